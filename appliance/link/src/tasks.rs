@@ -1,0 +1,226 @@
+//! Structured concurrency: every task is spawned here, named, cancelled and awaited with a deadline.
+//!
+//! A [`Tasks`] is a cancellation token and a tracker. A child is cancelled with its parent and can be
+//! cancelled alone; the parent's shutdown waits for the child's tasks too. A task that does not end in time
+//! is named in the log. A panic anywhere aborts the process ([`abort_on_panic`]): state that a panic left half
+//! changed is never used again, and the supervisor restarts the program from what is durable.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::{error, info, warn};
+
+use crate::limits;
+
+/// A group of tasks. Clones are the same group.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    token: CancellationToken,
+    tracker: TaskTracker,
+    ancestors: Vec<TaskTracker>,
+    names: Names,
+}
+
+type Names = Arc<Mutex<BTreeMap<&'static str, usize>>>;
+
+impl Tasks {
+    /// An empty group.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// A group within this one.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let mut ancestors = self.ancestors.clone();
+        ancestors.push(self.tracker.clone());
+        let names = Arc::clone(&self.names);
+        Tasks {
+            token: self.token.child_token(),
+            tracker: TaskTracker::new(),
+            ancestors,
+            names,
+        }
+    }
+    /// Starts a task. It should end soon after [`Tasks::cancelled`] resolves.
+    pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let running = Running::new(name, &self.names, &self.ancestors);
+        self.tracker.spawn(async move {
+            let _running = running;
+            future.await
+        })
+    }
+    /// Asks every task of the group, and of its children, to end.
+    pub fn cancel(&self) {
+        self.token.cancel();
+    }
+    /// Resolves when the group is asked to end.
+    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
+        self.token.cancelled()
+    }
+    /// Whether the group was asked to end.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.token.is_cancelled()
+    }
+    /// The group's token, for a `select!` in a part that spawns nothing.
+    #[must_use]
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+    /// Cancels the group and waits for its tasks. False where some did not end in time; the log names them.
+    pub async fn shutdown(&self, deadline: Duration) -> bool {
+        self.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(deadline, self.tracker.wait())
+            .await
+            .is_ok()
+        {
+            return true;
+        }
+        let names = self
+            .names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        warn!(
+            ?names,
+            ?deadline,
+            "tasks did not end in time and are left behind"
+        );
+        false
+    }
+}
+
+/// Counts a task by name and holds the ancestors' trackers open while it lives.
+struct Running {
+    name: &'static str,
+    names: Names,
+    _ancestors: Vec<TaskTrackerToken>,
+}
+
+impl Running {
+    fn new(name: &'static str, names: &Names, ancestors: &[TaskTracker]) -> Self {
+        *names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(name)
+            .or_default() += 1;
+        let ancestors = ancestors.iter().map(TaskTracker::token).collect();
+        Running {
+            name,
+            names: Arc::clone(names),
+            _ancestors: ancestors,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = names.get_mut(self.name) {
+            *count -= 1;
+            if *count == 0 {
+                names.remove(self.name);
+            }
+        }
+    }
+}
+
+/// Makes every panic end the process after it was logged. Each program's `main` calls it first; builds that
+/// already abort on panic do the same through the profile.
+pub fn abort_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        print(info);
+        error!(panic = %info, "a panic ends the process");
+        std::process::abort();
+    }));
+}
+
+/// Resolves at the first SIGTERM or SIGINT, giving its name. A second signal after that ends the process at
+/// once.
+///
+/// # Errors
+/// Where the kernel refuses a handler.
+pub async fn stop_signal() -> io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    info!("{name}: stopping; a second signal exits at once");
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "outlives every group of tasks: it is what ends the process"
+    )]
+    tokio::spawn(async move {
+        let code = tokio::select! {
+            _ = terminate.recv() => 143,
+            _ = interrupt.recv() => 130,
+        };
+        warn!("second signal: exiting at once");
+        std::process::exit(code);
+    });
+    Ok(name)
+}
+
+/// Runs `future` on a new current-thread runtime: the house's one kind, since a multi-thread runtime costs QUIC
+/// half as much CPU again.
+///
+/// # Errors
+/// Where the runtime cannot be made.
+pub fn current_thread<F: Future>(future: F) -> io::Result<F::Output> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // Blocking work is reading and syncing files: more threads than segments in flight only cost memory.
+    builder
+        .enable_all()
+        .max_blocking_threads(limits::BLOCKING_THREADS);
+    Ok(builder.build()?.block_on(future))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_parent_ends_and_awaits_its_children_not_the_reverse() {
+        current_thread(async {
+            let parent = Tasks::new();
+            let child = parent.child();
+            let token = child.token();
+            let ended = child.spawn("child", async move { token.cancelled().await });
+            let sibling = parent.child();
+            sibling.cancel();
+            assert!(!parent.is_cancelled() && !child.is_cancelled());
+            assert!(parent.shutdown(Duration::from_secs(5)).await);
+            assert!(ended.is_finished());
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_task_that_does_not_end_costs_the_deadline_only() {
+        current_thread(async {
+            let tasks = Tasks::new();
+            tasks.child().spawn("deaf", std::future::pending::<()>());
+            assert!(!tasks.shutdown(Duration::from_millis(20)).await);
+            assert_eq!(tasks.names.lock().unwrap().get("deaf"), Some(&1));
+        })
+        .unwrap();
+    }
+}
