@@ -1,0 +1,101 @@
+//! What is kept. From the moment the repeater says Held until receipts from as many sites as the policy asks for
+//! are here, every byte is on this disk, through power cuts, kills, full disks and failing ones; and what
+//! cannot be kept is noticed and pulled again.
+//!
+//! Synchronous, one owner: [`Spool`] is driven by one storage thread. It decides nothing about custody itself
+//! (that is [`protocol::custody`]), asks no clock and makes no randomness.
+//!
+//! # On disk
+//! ```text
+//! FORMAT               `bwc-spool 1`; a newer one is left alone
+//! lock                 one process has the folder
+//! segments/<digest>    one file for each segment and header, its whole length reserved when its pull begins
+//! manifests/<digest>   signed manifests, as they came
+//! inventories/<camera> the newest inventory of each camera, replaced as a whole
+//! key-list             the newest key list
+//! refused/<digest>     copies that were not what their names say: 1 % of the capacity, oldest dropped first
+//! logbook              append-only, hash-chained: receipts whole, stages reached, contacts, alarms, commands
+//! ledger/              sled: every row derived from the above, with a sum over all of them
+//! ballast              given up when the ledger meets a full disk
+//! ```
+//! The capacity counts segments, headers and manifests; logbook and ledger come on top ([`Space`]).
+//!
+//! # Invariants
+//! 1. A row vouches for bytes only after they and their directory entry were synced.
+//! 2. Nothing is told to a peer before the row is durable: only [`Spool::commit`] makes [`Durable`].
+//! 3. Every change of stage is in the logbook, synced before the row that says it; so is every receipt.
+//! 4. A queue's key is in the ledger if and only if its record derives it; the next thing to do is at its head.
+//! 5. Bytes of an archived segment go only after the receipts that allow it are durable.
+//! 6. A sync that failed is never tried again nor believed: a segment is set aside and pulled again; for
+//!    anything else the boot is marked suspect, the process ends, and the next start reads everything again.
+//!
+//! # Procedures
+//! **Create** ([`Spool::begin`], [`Incoming`], [`Spool::finish`]): 1. the file is made and its length reserved;
+//! 2. chunks are written and hashed, and the kernel is asked to write them early; 3. the digest is compared.
+//!
+//! **Commit** ([`Spool::commit`]): 1. the data of segments and small files is synced; 2. small files get their
+//! names, directories are synced; 3. the books move; 4. the logbook is written and synced; 5. the ledger's
+//! batch is applied, flushed, and its file synced; 6. tokens are made.
+//!
+//! **Receipt** ([`Spool::receipt`]): 1. it is staged; 2. the next commit writes it to the logbook, where room is
+//! reserved for one with each live segment; 3. segments with enough of them become Archived.
+//!
+//! **Release** ([`Spool::receipts_due`], [`Spool::released`]): 1. a camera is due every receipt that an archived
+//! segment of it carries; 2. what it says it has is Released at the next commit; 3. what it lists again is
+//! Archived again, and due.
+//!
+//! **Reclaim** ([`Spool::reclaim`]): 1. a commit; 2. the longest archived are unlinked; 3. the directory is
+//! synced; 4. the rows go, with their logbook entry.
+//!
+//! **Start-up** ([`Spool::open`]): see the essay of `start`, with the table of what is found and done; **recover**
+//! ([`Spool::recover`]): see `rebuild`.
+//!
+//! Modules are in reading order: the disk (`folder`, `logbook`, `ledger`), the books (`rows`, `names`, `totals`,
+//! `books`), then the footage's way (`announce`, `inventory`, `pull`, `commit` with `moves`, `forward`, `copies`,
+//! `release`, `reclaim`), then `start` with `load`, `mend` and `rebuild`.
+
+pub mod alarm;
+mod announce;
+mod books;
+mod commit;
+mod copies;
+pub mod early_writeback;
+mod error;
+mod faults;
+mod folder;
+mod forward;
+mod inventory;
+mod ledger;
+pub mod limits;
+mod load;
+mod logbook;
+mod mend;
+mod moves;
+mod names;
+mod pull;
+mod rebuild;
+mod reclaim;
+mod release;
+mod rows;
+mod scrub;
+mod spool;
+mod start;
+mod status;
+mod totals;
+
+pub use alarm::Alarm;
+pub use announce::{Admission, AdmitRefusal};
+pub use commit::{Committed, Durable, Pending};
+pub use error::{Reaction, SpoolError};
+pub use faults::{Fault, Faults};
+pub use forward::{OfferTask, PutTask, ReceiptOutcome};
+pub use inventory::InventoryOutcome;
+pub use logbook::LogbookHead;
+pub use pull::{Finished, Incoming, PullTask};
+pub use reclaim::{Reclaimed, Space};
+pub use release::{DueReceipt, KeyListChange};
+pub use scrub::Scrubbed;
+pub use spool::{Contact, Options, Spool};
+pub use start::StartReport;
+pub use status::{CameraStatus, RecordingStatus};
+pub use totals::{Counts, Tally};

@@ -1,0 +1,40 @@
+//! Every limit of the spool, in one place. Sizes are bytes unless the name says otherwise.
+
+/// Written bytes after which a commit is due.
+pub const COMMIT_BYTES: u64 = 16 << 20;
+/// Staged changes after which a commit is due: bounds the rows that wait in memory.
+pub const COMMIT_CHANGES: usize = 4096;
+/// Files to sync after which a commit is due: each costs a write of its own, however small.
+pub const COMMIT_FILES: usize = 64;
+/// Files that one call of reclaim unlinks at most.
+pub const RECLAIM_FILES: usize = 512;
+/// The share of the capacity that refused copies may take, as a divisor: 1 %.
+pub const REFUSED_SHARE: u64 = 100;
+/// Room in the logbook that every live segment has: its share of an entry and of a receipt.
+pub const LOGBOOK_ROOM_PER_SEGMENT: u64 = 1024;
+/// Room in the logbook beyond that.
+pub const LOGBOOK_ROOM: u64 = 256 << 10;
+/// One logbook entry.
+pub const LOGBOOK_ENTRY_BYTES: usize = 1 << 20;
+/// Stage changes in one logbook entry; more are split.
+pub const LOGBOOK_CHANGES: usize = 16_384;
+/// One row of the ledger: sled keeps larger ones apart, without durability.
+pub const ROW_BYTES: usize = 4096;
+/// sled's page cache.
+pub const LEDGER_CACHE_BYTES: u64 = 16 << 20;
+/// A file that is given up when the ledger meets a full disk, so that receipts and reclaim go on.
+pub const BALLAST_BYTES: u64 = 2 << 20;
+/// First pause before a refused segment is pulled again, in milliseconds. It doubles up to a day.
+pub const REFUSED_FIRST_MS: u64 = 60_000;
+/// A day in milliseconds: the longest pause, and the pause after an archive's refusal.
+pub const DAY_MS: u64 = 86_400_000;
+/// Segments that one camera may have announced and not archived: 4 TiB of footage.
+pub const CAMERA_OUTSTANDING: u64 = 1 << 20;
+/// Interrupted pulls whose running hash is remembered, so that a resume need not read the prefix again.
+pub const SUSPENDED: usize = 256;
+/// Alarms that are raised at one time; what is beyond is in the log only.
+pub const ALARMS: usize = 1024;
+/// Rows that one look for work may pass over because they are in flight.
+pub const SKIPPED_ROWS: usize = 8192;
+/// Bytes that are read or hashed at a time.
+pub const READ_BYTES: usize = 1 << 20;

@@ -1,0 +1,418 @@
+//! Start-up: opens the folder, finds what the last process left, and mends it. In order:
+//!
+//! 1. the folder is locked and its format checked; a newer one is left alone;
+//! 2. if the boot is marked suspect (a sync failed), everything is read again from the disk: see `rebuild`;
+//! 3. the stored key list counts, and a newer configured one from the end of the start on;
+//! 4. the ledger is read through and compared with its sum; where it does not open, lacks rows, or died while
+//!    opening, it is rebuilt from files and logbook;
+//! 5. manifests without rows are verified and entered, newer inventories applied, and logbook entries behind the
+//!    ledger's mark replayed; a torn tail of the logbook is cut;
+//! 6. rows and files are compared by existence and length, by this table; contents are the scrub's:
+//!
+//! | what is found | action |
+//! |---|---|
+//! | valid: row, file of its length | kept |
+//! | partial: row, file, prefix below length | kept as far as the prefix counts |
+//! | missing: row, no file, or one of another length | Held goes back to Announced, with an alarm; others lose the mark that bytes are here |
+//! | orphan: file, no row that vouches for it | removed: nothing was ever said of it |
+//! | junk: a name that is no digest | left alone, named in the log |
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+
+use protocol::identity::Trust;
+use protocol::ids::{Incarnation, Time};
+use protocol::keylist::KeyList;
+use protocol::pressure::{Gate, Watermarks};
+
+use crate::books::Books;
+use crate::commit::keep_ballast;
+use crate::error::{AtPath, SpoolError};
+use crate::folder::{Folder, Place};
+use crate::ledger::{Ledger, Mark};
+use crate::load::Loaded;
+use crate::logbook::{Entry, Logbook, Position};
+use crate::mend::names_in;
+use crate::spool::{Group, Options, Spool};
+
+/// What a start found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StartReport {
+    /// Why the ledger was rebuilt, if it was.
+    pub rebuilt: Option<String>,
+    /// Whether an earlier process had marked this boot suspect.
+    pub suspect: bool,
+    /// Segments and headers known.
+    pub segments: u64,
+    /// Whole copies here.
+    pub files: u64,
+    /// Manifests without rows that were entered.
+    pub manifests_entered: usize,
+    /// Logbook entries replayed.
+    pub entries_replayed: u64,
+    /// Bytes of a torn tail that were cut from the logbook.
+    pub torn_bytes: u64,
+    /// Copies that were missing or of the wrong length.
+    pub missing: usize,
+    /// Files that nothing vouched for, removed.
+    pub orphans: usize,
+    /// What could not be restored, in words.
+    pub lost: Vec<String>,
+}
+
+impl std::fmt::Display for StartReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "spool: {} segments known, {} files",
+            self.segments, self.files
+        )?;
+        if self.suspect {
+            write!(f, ", suspect boot: everything read again")?;
+        }
+        if let Some(why) = &self.rebuilt {
+            write!(f, ", ledger rebuilt ({why})")?;
+        }
+        let numbers = [
+            ("manifests entered", self.manifests_entered as u64),
+            ("logbook entries replayed", self.entries_replayed),
+            ("torn bytes cut", self.torn_bytes),
+            ("copies missing", self.missing as u64),
+            ("orphans removed", self.orphans as u64),
+        ];
+        numbers
+            .iter()
+            .filter(|(_, n)| *n > 0)
+            .try_for_each(|(what, n)| write!(f, ", {n} {what}"))?;
+        self.lost.iter().try_for_each(|l| write!(f, ", {l}"))
+    }
+}
+
+/// What the opening of a spool works with before there is one.
+pub(crate) struct Opening {
+    pub(crate) folder: Folder,
+    pub(crate) logbook: Logbook,
+    pub(crate) keys: KeyList,
+    pub(crate) trust: Trust,
+    pub(crate) capacity_bytes: u64,
+    pub(crate) marks: Watermarks,
+    pub(crate) now: Time,
+}
+
+impl Opening {
+    /// The spool over a ledger and what was read of it.
+    pub(crate) fn into_spool(self, ledger: Ledger, loaded: Loaded) -> Spool {
+        let Opening {
+            folder,
+            logbook,
+            keys,
+            trust,
+            capacity_bytes,
+            marks,
+            now,
+        } = self;
+        let Loaded {
+            names,
+            totals,
+            alarms,
+            next_receipt,
+            ..
+        } = loaded;
+        let books = Books {
+            ledger,
+            logbook,
+            keys,
+            names,
+            totals,
+            changes: Vec::new(),
+            next_receipt,
+        };
+        Spool {
+            folder,
+            books,
+            trust,
+            alarms,
+            capacity_bytes,
+            marks,
+            gate: Gate::Open,
+            refused_bytes: 0,
+            starved: false,
+            group: Group::default(),
+            busy: HashMap::new(),
+            partials: HashMap::new(),
+            untold: Vec::new(),
+            again: Vec::new(),
+            unsettled: false,
+            manifest_bytes: 0,
+            scrub: crate::scrub::Cursor::new(now),
+        }
+    }
+}
+
+impl Spool {
+    /// Opens the spool, making what is missing and mending what the last process left.
+    ///
+    /// # Errors
+    /// [`SpoolError::InUse`], [`SpoolError::NewerFormat`], and what the disk says.
+    pub fn open(
+        options: Options,
+        trust: Trust,
+        keys: KeyList,
+        now: Time,
+    ) -> Result<(Spool, StartReport), SpoolError> {
+        Spool::open_with(options, trust, keys, now, None)
+    }
+
+    /// Opens the spool with a ledger that is rebuilt wholly from files and logbook.
+    ///
+    /// # Errors
+    /// As [`Spool::open`].
+    pub fn recover(
+        options: Options,
+        trust: Trust,
+        keys: KeyList,
+        now: Time,
+    ) -> Result<(Spool, StartReport), SpoolError> {
+        Spool::open_with(options, trust, keys, now, Some("by command".into()))
+    }
+
+    fn open_with(
+        options: Options,
+        trust: Trust,
+        keys: KeyList,
+        now: Time,
+        mut rebuild: Option<String>,
+    ) -> Result<(Spool, StartReport), SpoolError> {
+        let Options {
+            dir,
+            capacity_bytes,
+            marks,
+            suspect_dir,
+            fresh,
+            faults,
+        } = options;
+        let mut folder = Folder::open(&dir, &suspect_dir, faults)?;
+        let mut report = StartReport {
+            suspect: folder.is_suspect(),
+            ..StartReport::default()
+        };
+        let mut alarms = Vec::new();
+        let given = keys;
+        let keys = stored_key_list(&mut folder, &trust, &given, &mut alarms)?;
+        if report.suspect {
+            rebuild = Some("the boot is suspect: a sync failed".into());
+            crate::rebuild::renew_logbook(&mut folder)?;
+        }
+        let used = folder.path("ledger").exists();
+        let logbook = match Logbook::open(&folder, "logbook")? {
+            Some((logbook, _)) => logbook,
+            None => new_logbook(&mut folder, fresh, used, &mut alarms)?,
+        };
+        let opening = Opening {
+            folder,
+            logbook,
+            keys,
+            trust,
+            capacity_bytes,
+            marks,
+            now,
+        };
+        let (mut spool, mark) = match open_ledger(opening, used, rebuild)? {
+            Opened::Good(spool, mark) => (*spool, mark),
+            Opened::Rebuild(opening, why) => {
+                tracing::warn!("the ledger is rebuilt: {why}");
+                let spool = crate::rebuild::rebuild(*opening, report.suspect, &mut report)?;
+                report.rebuilt = Some(why);
+                let mark = Mark {
+                    incarnation: spool.books.logbook.incarnation(),
+                    position: spool.books.logbook.end(),
+                };
+                (spool, mark)
+            }
+        };
+        spool.follow_logbook(mark, fresh, &mut report, &mut alarms)?;
+        spool.cross_check(&mut report)?;
+        keep_ballast(&spool.folder, capacity_bytes)?;
+        for (code, subject, what) in alarms {
+            spool.raise(code, &subject, &what, now);
+        }
+        spool.settle_start(&given, &mut report, now)?;
+        Ok((spool, report))
+    }
+
+    /// Makes durable what the start mended, and only then takes a newer key list and the mark of a suspect boot away.
+    fn settle_start(
+        &mut self,
+        given: &KeyList,
+        report: &mut StartReport,
+        now: Time,
+    ) -> Result<(), SpoolError> {
+        if let Some(why) = &report.rebuilt {
+            self.group.notes.push(format!("ledger rebuilt: {why}"));
+        }
+        self.barrier(now)?;
+        if given.number() > self.books.keys.number() {
+            self.set_key_list(given, now)?;
+        }
+        // What was found is not news to anybody.
+        self.untold.clear();
+        if report.suspect {
+            self.folder.clear_suspect()?;
+        }
+        report.segments = self
+            .books
+            .totals
+            .counts
+            .stages
+            .iter()
+            .flatten()
+            .map(|t| t.segments)
+            .sum();
+        report.files = self.books.totals.files;
+        Ok(())
+    }
+
+    /// Step 5: what the files and the logbook know beyond the ledger.
+    fn follow_logbook(
+        &mut self,
+        mark: Mark,
+        fresh: [u8; 16],
+        report: &mut StartReport,
+        alarms: &mut Deferred,
+    ) -> Result<(), SpoolError> {
+        report.manifests_entered += self.enter_orphans()?;
+        self.apply_newer_inventories()?;
+        let logbook = &self.books.logbook;
+        let length = fs::metadata(logbook.path()).at(logbook.path())?.len();
+        if logbook.incarnation() != mark.incarnation || length < mark.position.offset {
+            let old = self.folder.path("logbook");
+            let aside = self
+                .folder
+                .path(&format!("logbook.damaged-{}", mark.position.entries));
+            fs::rename(&old, &aside).at(&old)?;
+            let what = format!(
+                "it ends before entry {}, chain hash {}; kept as {}",
+                mark.position.entries,
+                mark.position.hash,
+                aside.display()
+            );
+            self.books.logbook = Logbook::create(&mut self.folder, "logbook", Incarnation(fresh))?;
+            self.group
+                .notes
+                .push(format!("follows a damaged logbook: {what}"));
+            alarms.push(("logbook_damaged", "logbook".into(), what));
+            let back = self.weigh_all()?;
+            report.lost.push(format!(
+                "{back} segments went back: their receipts were in the damaged logbook"
+            ));
+            return Ok(());
+        }
+        let (tail, end) = self.read_logbook(mark.position)?;
+        report.entries_replayed = end.entries - mark.position.entries;
+        report.torn_bytes = self.books.logbook.cut_after(end, &self.folder)?;
+        self.replay(&tail)
+    }
+
+    fn read_logbook(&self, mut at: Position) -> Result<(Vec<(Entry, u64)>, Position), SpoolError> {
+        let mut entries = Vec::new();
+        while let Some(read) = self.books.logbook.read(at)? {
+            at = read.after;
+            entries.push((read.entry, read.body_offset));
+        }
+        Ok((entries, at))
+    }
+}
+
+/// Alarms that wait until there is a spool to raise them.
+pub(crate) type Deferred = Vec<(&'static str, String, String)>;
+
+enum Opened {
+    Good(Box<Spool>, Mark),
+    Rebuild(Box<Opening>, String),
+}
+
+/// Step 4.
+fn open_ledger(
+    opening: Opening,
+    used: bool,
+    rebuild: Option<String>,
+) -> Result<Opened, SpoolError> {
+    if let Some(why) = rebuild {
+        return Ok(Opened::Rebuild(Box::new(opening), why));
+    }
+    if !used {
+        let empty = [Place::Segments, Place::Manifests]
+            .iter()
+            .all(|p| names_in(&opening.folder.place(*p)).is_ok_and(|n| n.is_empty()));
+        if !empty {
+            return Ok(Opened::Rebuild(Box::new(opening), "there is none".into()));
+        }
+        let ledger = Ledger::create(&opening.folder, "ledger")?;
+        let position = opening.logbook.end();
+        let mark = Mark {
+            incarnation: opening.logbook.incarnation(),
+            position,
+        };
+        let spool = opening.into_spool(ledger, Loaded::default());
+        return Ok(Opened::Good(Box::new(spool), mark));
+    }
+    let mut loaded = Loaded::default();
+    match Ledger::open(&opening.folder, "ledger", |k, v| loaded.read(k, v)) {
+        Ok((ledger, Some(mark))) => Ok(Opened::Good(
+            Box::new(opening.into_spool(ledger, loaded)),
+            mark,
+        )),
+        Ok((ledger, None)) => {
+            drop(ledger);
+            Ok(Opened::Rebuild(
+                Box::new(opening),
+                "it was never committed to".into(),
+            ))
+        }
+        Err(e @ (SpoolError::Contradiction(_) | SpoolError::Ledger(_) | SpoolError::Io { .. })) => {
+            Ok(Opened::Rebuild(Box::new(opening), e.to_string()))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Step 3: the list under which the ledger was last judged; the given one where none is stored.
+fn stored_key_list(
+    folder: &mut Folder,
+    trust: &Trust,
+    given: &KeyList,
+    alarms: &mut Deferred,
+) -> Result<KeyList, SpoolError> {
+    let path = folder.path("key-list");
+    match fs::read(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        other => match KeyList::verify(other.at(&path)?.into(), trust.root_keys()) {
+            Ok(stored) => return Ok(stored),
+            Err(e) => alarms.push(("key_list_damaged", "key-list".into(), e.to_string())),
+        },
+    }
+    folder.write_durably("key-list", given.bytes())?;
+    Ok(given.clone())
+}
+
+fn new_logbook(
+    folder: &mut Folder,
+    fresh: [u8; 16],
+    used: bool,
+    alarms: &mut Deferred,
+) -> Result<Logbook, SpoolError> {
+    let path: PathBuf = folder.path("logbook");
+    if path.exists() {
+        let aside = folder.path("logbook.damaged");
+        fs::rename(&path, &aside).at(&path)?;
+    }
+    if used {
+        alarms.push((
+            "logbook_damaged",
+            "logbook".into(),
+            "it is missing or has lost its beginning".into(),
+        ));
+    }
+    Logbook::create(folder, "logbook", Incarnation(fresh))
+}

@@ -1,0 +1,192 @@
+//! Room: watermarks, reclaim in its order, early reclaim, and a disk that is full.
+
+use protocol::custody::Stage;
+use protocol::pressure::Gate;
+use spool::{Fault, Faults, Reaction};
+
+use crate::world::*;
+
+/// Room for about ten segments of 100 KiB: reclaim above 9, down to 8.
+fn small() -> World {
+    let mut world = World::new();
+    world.capacity = 1 << 20;
+    world
+}
+
+#[test]
+fn pulling_stops_and_resumes_and_nothing_is_dropped() {
+    let world = small();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let footage = camera.footage(0, &(0..20).map(|i| 100_000 + i).collect::<Vec<_>>());
+    spool.admit(&camera.whole_manifest(&footage), NOW).unwrap();
+    let mut rounds = 0;
+    while spool.counts().outstanding.segments > 0 {
+        rounds += 1;
+        assert!(rounds < 20, "it gets on");
+        for task in spool.next_pulls(&camera.id, 99, &none(), NOW).unwrap() {
+            match spool.begin(&task.digest) {
+                Ok(mut incoming) => {
+                    incoming
+                        .write(footage.bytes_of(&task.digest).unwrap())
+                        .unwrap();
+                    spool.finish(incoming, NOW).unwrap();
+                }
+                Err(e) => {
+                    assert_eq!(e.reaction(), Reaction::NoSpace);
+                    break;
+                }
+            }
+        }
+        assert!(spool.space().used_bytes <= world.capacity);
+        spool.commit(NOW).unwrap();
+        let puts = spool
+            .next_puts(&both(), &site("daejeon"), 99, &none(), NOW)
+            .unwrap();
+        let digests: Vec<_> = puts
+            .iter()
+            .filter(|t| t.seq.is_some())
+            .map(|t| t.digest)
+            .collect();
+        spool
+            .receipt(&world.receipt("daejeon", &footage, &digests, EPOCH), NOW)
+            .unwrap();
+        spool.reclaim(NOW).unwrap();
+    }
+    assert!(rounds > 1, "it did not fit at once");
+    assert_eq!(stages(&spool, &footage), all(Stage::Archived, &footage));
+    assert!(spool.alarms().is_empty());
+}
+
+#[test]
+fn the_longest_archived_goes_first_and_only_when_room_is_needed() {
+    let world = small();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let footage: Vec<Footage> = (0..8).map(|n| camera.footage(n, &[100_000])).collect();
+    for f in &footage {
+        keep(&mut spool, &camera, f);
+    }
+    for f in [&footage[3], &footage[1], &footage[6]] {
+        spool
+            .receipt(&world.full_receipt("daejeon", f), NOW)
+            .unwrap();
+        spool.commit(NOW).unwrap();
+    }
+    assert_eq!(
+        spool.reclaim(NOW).unwrap().segments,
+        0,
+        "a centre that loses it can be given it again"
+    );
+    keep(&mut spool, &camera, &camera.footage(8, &[100_000]));
+    assert_eq!(spool.gate(), Gate::UrgentOnly);
+    let done = spool.reclaim(NOW).unwrap();
+    assert!(
+        (1..=4).contains(&done.segments) && done.early == 0,
+        "{done:?}"
+    );
+    assert!(spool.open_copy(&footage[3].digest(0)).is_err());
+    assert!(spool.open_copy(&footage[6].digest(0)).is_ok());
+    assert_eq!(spool.gate(), Gate::Open);
+    drop(spool);
+    let (spool, report) = world.try_open().unwrap();
+    assert_eq!((report.missing, report.orphans), (0, 0));
+    assert_eq!(
+        stages(&spool, &footage[3]),
+        all(Stage::Archived, &footage[3])
+    );
+}
+
+#[test]
+fn one_receipt_of_two_lets_go_only_what_the_camera_lists() {
+    let world = small();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let footage = Footage {
+        k: 2,
+        ..camera.footage(0, &[100_000; 1])
+    };
+    let rest: Vec<Footage> = (1..9)
+        .map(|n| Footage {
+            k: 2,
+            ..camera.footage(n, &[100_000])
+        })
+        .collect();
+    keep(&mut spool, &camera, &footage);
+    rest.iter().for_each(|f| keep(&mut spool, &camera, f));
+    assert_eq!(
+        spool.reclaim(NOW).unwrap().segments,
+        0,
+        "nothing is receipted"
+    );
+    spool
+        .receipt(&world.full_receipt("daejeon", &footage), NOW)
+        .unwrap();
+    spool.commit(NOW).unwrap();
+    let done = spool.reclaim(NOW).unwrap();
+    assert!(done.early >= 1 && done.early == done.segments, "{done:?}");
+    assert_eq!(
+        spool.stage(&footage.digest(0)).unwrap(),
+        Some(Stage::Announced)
+    );
+    spool
+        .admit(&camera.whole_manifest(&camera.footage(9, &[1])), NOW)
+        .unwrap();
+    assert_eq!(
+        spool
+            .next_pulls(&camera.id, 9, &none(), NOW)
+            .unwrap()
+            .last()
+            .unwrap()
+            .recording
+            .number,
+        0,
+        "pulled last"
+    );
+    assert_eq!(spool.counts().unaccounted.segments, 0);
+}
+
+#[test]
+fn a_full_disk_stops_pulling_and_receipts_go_on() {
+    let mut world = World::new();
+    let camera = world.camera("C1", 1);
+    let footage = camera.footage(0, &[1000]);
+    keep(&mut world.open(), &camera, &footage);
+    world.faults = Faults::of(&[Fault::NoSpace]);
+    let mut spool = world.open();
+    spool
+        .admit(&camera.whole_manifest(&camera.footage(1, &[1000])), NOW)
+        .unwrap();
+    let task = spool
+        .next_pulls(&camera.id, 1, &none(), NOW)
+        .unwrap()
+        .remove(0);
+    assert_eq!(
+        spool.begin(&task.digest).unwrap_err().reaction(),
+        Reaction::NoSpace
+    );
+    assert_eq!(spool.gate(), Gate::Closed);
+    assert!(!world.segment(&task.digest).exists());
+    spool
+        .receipt(&world.full_receipt("daejeon", &footage), NOW)
+        .unwrap();
+    spool.commit(NOW).unwrap();
+    assert_eq!(stages(&spool, &footage), all(Stage::Archived, &footage));
+    spool.reclaim(NOW).unwrap();
+    assert_eq!(spool.gate(), Gate::Open, "this disk has room again");
+}
+
+#[test]
+fn what_a_reclaim_made_durable_is_told_by_the_next_commit() {
+    let world = small();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let footage = camera.footage(0, &[100_000; 1]);
+    let rest: Vec<Footage> = (1..9).map(|n| camera.footage(n, &[100_000])).collect();
+    rest.iter().for_each(|f| keep(&mut spool, &camera, f));
+    spool
+        .receipt(&world.full_receipt("daejeon", &rest[0]), NOW)
+        .unwrap();
+    spool.admit(&camera.whole_manifest(&footage), NOW).unwrap();
+    pull_all(&mut spool, &footage);
+    assert_eq!(spool.reclaim(NOW).unwrap().segments, 2);
+    assert!(spool.pending().changes > 0);
+    let committed = spool.commit(NOW).unwrap();
+    assert_eq!((committed.held.len(), committed.archived.len()), (2, 2));
+}
