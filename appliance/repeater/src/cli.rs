@@ -1,0 +1,201 @@
+//! The command line of `repeaterd`: run, check, status. Exit codes are those of sysexits.h.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use link::credentials::Credentials;
+use protocol::identity::Role;
+
+use crate::config::Config;
+
+const USAGE: u8 = 64;
+const UNAVAILABLE: u8 = 69;
+const INTERNAL: u8 = 70;
+const CONFIG: u8 = 78;
+
+/// A status page is at most so long.
+const PAGE_BYTES: u64 = 16 << 20;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "repeaterd",
+    version,
+    about = "The edge repeater for body-worn cameras: pulls their sealed footage, keeps it through power cuts, forwards it, and brings the archive's receipts back."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM.
+    Run {
+        /// Configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Check a configuration and the credentials that it names; change nothing.
+    Check {
+        /// Configuration file.
+        config: PathBuf,
+    },
+    /// Show what the running daemon does.
+    Status {
+        /// Configuration file of the running daemon.
+        #[arg(long)]
+        config: PathBuf,
+        /// Print the whole status as JSON.
+        #[arg(long)]
+        json: bool,
+        /// The daemon's loopback address, where the configuration says port 0.
+        #[arg(long)]
+        address: Option<std::net::SocketAddr>,
+    },
+}
+
+/// The program. `args` begins with its name.
+#[must_use]
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    link::tasks::abort_on_panic();
+    link::observe::init();
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let done = match arguments.command {
+        Command::Run { config } => {
+            load(&config).and_then(|c| crate::run(c).map_err(|e| complain(&e, INTERNAL)))
+        }
+        Command::Check { config } => load(&config).and_then(|c| check(&c)),
+        Command::Status {
+            config,
+            json,
+            address,
+        } => load(&config).and_then(|c| {
+            status(address.unwrap_or(c.http), json).map_err(|e| complain(&e, UNAVAILABLE))
+        }),
+    };
+    done.unwrap_or_else(|code| code)
+}
+
+fn load(path: &std::path::Path) -> Result<Config, ExitCode> {
+    Config::load(path).map_err(|e| {
+        eprintln!("{:?}", miette::Report::new(e));
+        ExitCode::from(CONFIG)
+    })
+}
+
+fn complain(e: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("repeaterd: {e:#}");
+    ExitCode::from(code)
+}
+
+fn check(config: &Config) -> Result<ExitCode, ExitCode> {
+    let credentials = Credentials::load(&config.credentials, Role::Repeater)
+        .map_err(|e| complain(&e.into(), CONFIG))?;
+    let list = std::fs::read(&config.key_list)
+        .with_context(|| format!("cannot read the key list {}", config.key_list.display()))
+        .and_then(|bytes| {
+            Ok(protocol::keylist::KeyList::verify(
+                bytes.into(),
+                credentials.trust.root_keys(),
+            )?)
+        });
+    let list = list.map_err(|e| complain(&e, CONFIG))?;
+    println!(
+        "ok: {} with key list {}",
+        credentials.own.identity,
+        list.number()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(address: std::net::SocketAddr, json: bool) -> anyhow::Result<ExitCode> {
+    let body = fetch(address, "/status")
+        .with_context(|| format!("no daemon answers on {address}; is it running?"))?;
+    if json {
+        println!("{body}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status: serde_json::Value =
+        serde_json::from_str(&body).context("the daemon's answer is not JSON")?;
+    print(&status);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One GET on loopback: enough for the daemon's own page.
+fn fetch(address: std::net::SocketAddr, path: &str) -> anyhow::Result<String> {
+    let wait = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&address, wait)?;
+    stream.set_read_timeout(Some(wait))?;
+    stream.set_write_timeout(Some(wait))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.take(PAGE_BYTES).read_to_string(&mut answer)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("not an HTTP answer")?;
+    let ok = head.split_ascii_whitespace().nth(1) == Some("200");
+    anyhow::ensure!(ok, "{}: {}", head.lines().next().unwrap_or(""), body.trim());
+    Ok(body.to_owned())
+}
+
+fn print(status: &serde_json::Value) {
+    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let lines = |key: &str| status[key].as_array().cloned().unwrap_or_default();
+    let spool = &status["spool"];
+    println!("{}", text(&status["repeater"]));
+    println!(
+        "spool     {} of {} bytes, gate {}, outstanding {}, unaccounted {}",
+        spool["used_bytes"],
+        spool["capacity_bytes"],
+        text(&spool["gate"]),
+        spool["outstanding"],
+        spool["unaccounted"]
+    );
+    for c in lines("cameras") {
+        let s = &c["segments"];
+        println!(
+            "camera    {} {} recordings {}: announced {} held {} archived {} released {} refused {}",
+            text(&c["serial"]),
+            text(&c["state"]),
+            c["recordings"],
+            s["announced"],
+            s["held"],
+            s["archived"],
+            s["released"],
+            s["refused"]
+        );
+    }
+    for a in lines("archives") {
+        println!(
+            "archive   {} {} ({} bytes put)",
+            text(&a["site"]),
+            text(&a["state"]),
+            a["bytes_put"]
+        );
+    }
+    for a in lines("alarms") {
+        println!(
+            "ALARM     {} {}: {} (since {} ms; {})",
+            text(&a["code"]),
+            text(&a["where"]),
+            text(&a["what"]),
+            a["since_ms"],
+            text(&a["mend"])
+        );
+    }
+}

@@ -1,0 +1,181 @@
+//! The archive hop: one session with each site, in which manifests are offered, what the site wants is put, and its
+//! receipts are taken.
+//!
+//! A site *answers* while its connection brings packets; `protocol::schedule::sites_to_use` sends a segment to
+//! as many of the answering sites of its policy as receipts are lacking. After 5 s of silence the next
+//! endpoint is dialled beside the old connection, and the other sites take over what is not under way;
+//! work moves only when the new one answers.
+
+mod answers;
+pub mod hello;
+pub mod put;
+pub mod session;
+pub mod sites;
+mod work;
+
+use std::time::Duration;
+
+use link::credentials::Keyring;
+use link::quic::Dialer;
+use link::seams::Seams;
+use link::tasks::Tasks;
+use protocol::ids::Time;
+use tracing::{debug, info, warn};
+
+use crate::alarms::{self, Alarms};
+use crate::commit::Storage;
+use crate::config::Archive;
+use crate::metrics::Metrics;
+use crate::notices::{Inventories, Notices};
+use session::{Ended, Session};
+use sites::Sites;
+
+/// First and longest pause before a site is dialled again.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// No site answering for so long is an alarm.
+const NO_ARCHIVE_MS: u64 = 60_000;
+
+/// What every session of the hop shares.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    /// Dials sites.
+    pub dialer: Dialer,
+    /// Our credentials, and whom we trust.
+    pub keyring: Keyring,
+    /// The storage thread.
+    pub storage: Storage,
+    /// Time and randomness.
+    pub seams: Seams,
+    /// Figures.
+    pub metrics: Metrics,
+    /// Alarms.
+    pub alarms: Alarms,
+    /// Bells.
+    pub notices: Notices,
+    /// The cameras' newest inventories, for the sites.
+    pub inventories: Inventories,
+    /// Segments in flight for each site.
+    pub puts: usize,
+    /// Who answers.
+    pub sites: Sites,
+    /// Tasks of this hop.
+    pub tasks: Tasks,
+}
+
+/// Runs the hop until its tasks are cancelled.
+pub async fn run(hop: Hop, archives: Vec<Archive>) {
+    for archive in archives {
+        let hop = hop.clone();
+        hop.tasks
+            .clone()
+            .spawn("site", async move { keep(&hop, &archive).await });
+    }
+    let mut answered = hop.seams.clock.now();
+    while !hop.tasks.is_cancelled() {
+        watch(&hop, &mut answered);
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = hop.tasks.cancelled() => {}
+        }
+    }
+}
+
+fn watch(hop: &Hop, answered: &mut Time) {
+    let now = hop.seams.clock.now();
+    if hop.sites.answering().is_empty() {
+        let gone = now.since_ms(*answered);
+        if gone >= NO_ARCHIVE_MS {
+            let mend = "check the uplink; footage is kept here and cameras go on offloading until the spool is full";
+            hop.alarms.raise(
+                alarms::NO_ARCHIVE,
+                "uplink",
+                format!("no archive site answers since {} s", gone / 1000),
+                mend,
+                now,
+            );
+        }
+    } else {
+        *answered = now;
+        hop.alarms.clear(alarms::NO_ARCHIVE, "uplink");
+    }
+    let subject = "crl";
+    if hop.keyring.current().trust.crl_is_stale(now) {
+        let what = "the revocation list is past its date; it is used all the same".to_owned();
+        hop.alarms.raise(
+            alarms::CRL_STALE,
+            subject,
+            what,
+            "bring a new revocation list to this repeater",
+            now,
+        );
+    } else {
+        hop.alarms.clear(alarms::CRL_STALE, subject);
+    }
+}
+
+/// Keeps a session with one site, over its endpoints in order.
+async fn keep(hop: &Hop, archive: &Archive) {
+    let (first, longest) = REDIAL;
+    let mut pause = first;
+    let mut at = 0;
+    let mut beside = None;
+    while !hop.tasks.is_cancelled() {
+        let address = archive.addresses[at % archive.addresses.len()];
+        let connected = match beside.take() {
+            Some(peer) => Ok(peer),
+            None => tokio::select! {
+                connected = hop.dialer.connect(address) => connected,
+                () = hop.tasks.cancelled() => break,
+            },
+        };
+        match connected {
+            Ok(peer) => {
+                let next = archive.addresses[(at + 1) % archive.addresses.len()];
+                let ended = tokio::select! {
+                    ended = Session::run(hop, &archive.site, peer.clone(), next) => ended,
+                    () = hop.tasks.cancelled() => Ended::Stopped,
+                };
+                hop.sites.down(&archive.site, &hop.metrics);
+                hop.notices.sites();
+                let (code, text) = ended.close();
+                peer.close(code.number(), &text);
+                pause = first;
+                match ended {
+                    Ended::Moved(peer) => {
+                        info!(site = %archive.site, address = %next, "the session moves to the next endpoint");
+                        at += 1;
+                        beside = Some(peer);
+                        continue;
+                    }
+                    Ended::Fault(why) | Ended::Identity(why) => {
+                        hop.metrics
+                            .peer_faults
+                            .with_label_values(&["archive"])
+                            .inc();
+                        let mend = "examine this archive site; nothing it said was believed";
+                        warn!(site = %archive.site, "session ended: {why}");
+                        hop.alarms.raise(
+                            alarms::SITE_FAULT,
+                            archive.site.as_str(),
+                            why,
+                            mend,
+                            hop.seams.clock.now(),
+                        );
+                        pause = longest;
+                    }
+                    other => info!(site = %archive.site, "session ended: {}", other.close().1),
+                }
+            }
+            Err(e) => {
+                debug!(site = %archive.site, %address, "cannot reach the archive: {e}");
+                hop.sites.unreachable(&archive.site, &e.to_string());
+                at += 1;
+                pause = (pause * 2).min(longest);
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = hop.tasks.cancelled() => {}
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Every limit of the repeater, in one file. What peers may send is bounded in `protocol::limits`, what the
+//! connections take in `link::limits`.
+
+use std::time::Duration;
+
+/// Bytes read from a stream before they go to the storage thread in one piece.
+pub const CHUNK_BYTES: usize = 128 << 10;
+/// Commands waiting for the storage thread, from both hops together.
+pub const STORAGE_QUEUE: usize = 48;
+/// The longest that a finished segment waits for others to share its barrier.
+pub const GROUP_LINGER: Duration = Duration::from_millis(20);
+/// How long a pull waits for the storage thread before it gives its stream up.
+pub const STORAGE_WAIT: Duration = Duration::from_secs(5);
+/// How often the storage thread looks for room to make and bytes to re-read.
+pub const HOUSEKEEPING: Duration = Duration::from_secs(2);
+/// Bytes re-read by the background scrub at each housekeeping: 1 MiB/s, a terabyte in twelve days.
+pub const SCRUB_BYTES: u64 = 2 << 20;
+
+/// Segments in flight on the camera hop, over all cameras.
+pub const PULLS_IN_FLIGHT: usize = 40;
+/// Pull tasks taken from the ledger at once, for one camera.
+pub const PULL_BATCH: usize = 8;
+/// Inventory pages of one camera that may be half-assembled.
+pub const INVENTORY_PAGES: usize = 256;
+/// Silence of a camera that ends its session while something is asked of it.
+pub const CAMERA_SILENCE: Duration = Duration::from_secs(10);
+/// A nearby session with nothing to do is closed after this.
+pub const NEARBY_IDLE: Duration = Duration::from_secs(30);
+/// First and longest pause before a camera is dialled again.
+pub const REDIAL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Addresses that discovery may keep a dialler for.
+pub const SIGHTINGS: usize = 256;
+
+/// Manifests offered to a site and not yet answered.
+pub const OFFERS_IN_FLIGHT: usize = 16;
+/// Manifests whose answer is remembered on a connection.
+pub const OFFERS_REMEMBERED: usize = 4096;
+/// Put tasks taken from the ledger at once.
+pub const PUT_BATCH: usize = 32;
+/// Bytes read from a segment file at once.
+pub const READ_BYTES: usize = 256 << 10;
+/// A site that owes an answer for so long is silent: the next endpoint or site is dialled beside it.
+pub const SITE_SILENCE: Duration = Duration::from_secs(5);
+/// A put without receipt, or an offer without answer, for so long is offered again.
+pub const RECEIPT_WAIT: Duration = Duration::from_secs(60);
+/// The longest pause that a site's `busy` is believed for.
+pub const BUSY_MOST: Duration = Duration::from_secs(300);
+
+/// From SIGTERM to the end of the process, at most.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(4);
+/// A thread that has not answered for so long is not alive (above the longest tolerated sync).
+pub const LIVE_WITHIN: Duration = Duration::from_secs(60);

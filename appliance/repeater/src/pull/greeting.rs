@@ -1,0 +1,97 @@
+//! The greeting of a camera session: hello both ways, and the proof that the camera behind this connection is the
+//! one whose device key signs the footage (its signature over the TLS exporter, RFC 9266). The serial is
+//! said here for the first time, inside the authenticated session.
+
+use std::time::Duration;
+
+use link::frame::{Control, ControlRecv, ControlSend};
+use link::quic::Peer;
+use minicbor::bytes::ByteVec;
+use protocol::codec;
+use protocol::cose;
+use protocol::ids::CameraId;
+use protocol::message::{CameraHello, Message, RepeaterHello, VERSIONS, common_version};
+use tracing::debug;
+
+use super::Hop;
+use super::ended::Ended;
+
+/// How long a hello may take.
+const HELLO: Duration = Duration::from_secs(5);
+/// Program and version, told to peers.
+pub const SOFTWARE: &str = concat!("repeaterd ", env!("CARGO_PKG_VERSION"));
+
+/// A camera that has proved who it is.
+#[derive(Debug)]
+pub struct Greeted {
+    /// Who it is.
+    pub camera: CameraId,
+    /// Number of the key list that it was told.
+    pub keys: u64,
+    /// The control stream, to the camera.
+    pub send: ControlSend,
+    /// The control stream, from the camera.
+    pub recv: ControlRecv,
+}
+
+/// Says hello and hears the camera's.
+///
+/// # Errors
+/// How the session ends if that fails.
+pub async fn greet(hop: &Hop, peer: &Peer) -> Result<Greeted, Ended> {
+    let (mut send, mut recv) = Control::open(&peer.connection).await?.split();
+    let keys = hop.storage.keys().borrow().clone();
+    let hello = Message::RepeaterHello(RepeaterHello {
+        versions: VERSIONS.to_vec(),
+        software: SOFTWARE.into(),
+        key_list: Some(ByteVec::from(keys.bytes().to_vec())),
+        now: hop.seams.clock.now(),
+        docked: true,
+    });
+    let hello = codec::encode_body(&hello).map_err(|e| Ended::Broken(e.to_string()))?;
+    send.send(&hello).await?;
+    let frame = tokio::time::timeout(HELLO, recv.recv()).await;
+    let frame = frame.map_err(|_| Ended::Broken("no hello within 5 s".into()))??;
+    let frame = frame
+        .ok_or_else(|| Ended::Broken("the camera ended the session before its hello".into()))?;
+    match codec::decode(&frame) {
+        Ok(Message::CameraHello(hello)) => {
+            let camera = prove(hop, peer, &hello)?;
+            Ok(Greeted {
+                camera,
+                keys: keys.number(),
+                send,
+                recv,
+            })
+        }
+        Ok(Message::Error(e)) => Err(Ended::Broken(format!("the camera says: {}", e.text))),
+        Ok(other) => Err(Ended::Fault(format!(
+            "message {} instead of a hello",
+            other.number()
+        ))),
+        Err(e) => Err(Ended::Fault(e.to_string())),
+    }
+}
+
+fn prove(hop: &Hop, peer: &Peer, hello: &CameraHello) -> Result<CameraId, Ended> {
+    if common_version(&hello.versions).is_none() {
+        return Err(Ended::Fault(format!(
+            "speaks versions {:?}, none of {VERSIONS:?}",
+            hello.versions
+        )));
+    }
+    let trust = hop.keyring.current().trust.clone();
+    let proof = cose::open_proof(&hello.proof, &trust);
+    let (signed, serial) =
+        proof.map_err(|e| Ended::Identity(format!("cannot prove its device: {e}")))?;
+    if signed != peer.exporter() {
+        return Err(Ended::Identity(
+            "its device proof is of another connection".into(),
+        ));
+    }
+    debug!(%serial, software = %hello.software, free_bytes = hello.free_bytes, key_list = hello.key_list, "greeted");
+    Ok(CameraId {
+        serial,
+        incarnation: hello.incarnation,
+    })
+}

@@ -1,0 +1,324 @@
+//! The daemon's whole life, top to bottom: open the spool, start the storage thread, the two hops and the page, wait
+//! for a signal, and stop in reverse order within [`limits::STOP_DEADLINE`].
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use link::credentials::{Credentials, Keyring};
+use link::endpoint_keys::EndpointKeys;
+use link::quic::{Dialer, Hop as LinkHop, Options};
+use link::refusals::Refusals;
+use link::seams::Seams;
+use link::socket::SocketOptions;
+use link::tasks::{Tasks, current_thread, stop_signal};
+use protocol::identity::Role;
+use protocol::keylist::KeyList;
+use protocol::pressure::Watermarks;
+use spool::{Faults, Spool};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::alarms::Alarms;
+use crate::commit::Storage;
+use crate::config::Config;
+use crate::forward::sites::Sites;
+use crate::metrics::Metrics;
+use crate::notices::{Inventories, Notices};
+use crate::pull::Roster;
+use crate::pull::permits::Permits;
+use crate::{discover, forward, limits, pull, status};
+
+/// Exit code for a disk that cannot be believed (sysexits EX_IOERR).
+const IO_ERROR: u8 = 74;
+
+/// What all threads share.
+#[derive(Clone)]
+struct Common {
+    config: Config,
+    seams: Seams,
+    keyring: Keyring,
+    storage: Storage,
+    metrics: Metrics,
+    alarms: Alarms,
+    notices: Notices,
+    inventories: Inventories,
+    refusals: Refusals,
+    roster: Roster,
+    sites: Sites,
+    tasks: Tasks,
+}
+
+/// Runs until a signal, or until the disk cannot be believed any more.
+///
+/// # Errors
+/// What keeps the daemon from starting: credentials, key list, spool, sockets.
+pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let seams = Seams::system();
+    let keyring = Keyring::new(Credentials::load(&config.credentials, Role::Repeater)?);
+    let keys = key_list(&config.key_list, &keyring)?;
+    let metrics = Metrics::new().context("registering metrics")?;
+    let alarms = Alarms::new(metrics.clone());
+    let notices = Notices::default();
+    let spool = open_spool(&config, &seams, &keyring, keys)?;
+    let (storage, storage_thread) = Storage::start(
+        spool,
+        seams.clock.clone(),
+        metrics.clone(),
+        alarms.clone(),
+        notices.clone(),
+    )?;
+    let common = Common {
+        sites: Sites::new(config.archives.iter().map(|a| a.site.clone())),
+        config,
+        seams,
+        keyring,
+        storage,
+        metrics,
+        alarms,
+        notices,
+        inventories: Inventories::default(),
+        refusals: Refusals::default(),
+        roster: Roster::default(),
+        tasks: Tasks::new(),
+    };
+    let pull_thread = thread("pull", common.clone(), pull_hop)?;
+    let forward_thread = thread("forward", common.clone(), forward_hop)?;
+    let code = current_thread(serve(&common))?;
+    // Reverse order: the hops stop pulling and putting, then the last barrier.
+    let threads = [("pull", pull_thread), ("forward", forward_thread)];
+    for (name, thread) in threads {
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => error!("{name}: {e:#}"),
+            Err(_) => error!("{name}: the thread panicked"),
+        }
+    }
+    common.storage.stop();
+    if storage_thread.join().is_err() {
+        error!("storage: the thread panicked");
+    }
+    info!("stopped");
+    code
+}
+
+fn key_list(path: &Path, keyring: &Keyring) -> anyhow::Result<KeyList> {
+    let bytes = std::fs::read(path)
+        .with_context(|| format!("cannot read the key list {}", path.display()))?;
+    let trust = keyring.current().trust.clone();
+    KeyList::verify(bytes.into(), trust.root_keys()).with_context(|| {
+        format!(
+            "the key list {} is refused; fetch it again from the agency",
+            path.display()
+        )
+    })
+}
+
+fn open_spool(
+    config: &Config,
+    seams: &Seams,
+    keyring: &Keyring,
+    keys: KeyList,
+) -> anyhow::Result<Spool> {
+    let dir = &config.spool_dir;
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("cannot make the spool's folder {}", dir.display()))?;
+    let capacity = match config.capacity_bytes {
+        Some(bytes) => bytes,
+        None => {
+            let fs = nix::sys::statvfs::statvfs(dir)
+                .with_context(|| format!("cannot measure {}", dir.display()))?;
+            fs.blocks().saturating_mul(fs.fragment_size())
+        }
+    };
+    let part = |percent: u64| capacity / 100 * percent;
+    let options = spool::Options {
+        dir: dir.clone(),
+        capacity_bytes: capacity,
+        marks: Watermarks {
+            high_bytes: part(config.percent.high),
+            low_bytes: part(config.percent.low),
+            urgent_bytes: part(config.percent.urgent),
+        },
+        suspect_dir: config.suspect_dir.clone(),
+        fresh: seams.random.bytes(),
+        faults: Faults::none(),
+    };
+    let trust = keyring.current().trust.clone();
+    let (spool, report) = Spool::open(options, trust, keys, seams.clock.now())
+        .with_context(|| format!("cannot open the spool {}", dir.display()))?;
+    info!("spool: {report}");
+    Ok(spool)
+}
+
+type Hop = JoinHandle<anyhow::Result<()>>;
+
+fn thread<F>(
+    name: &str,
+    common: Common,
+    hop: impl FnOnce(Common) -> F + Send + 'static,
+) -> anyhow::Result<Hop>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let spawned = std::thread::Builder::new()
+        .name(name.into())
+        .spawn(move || {
+            let tasks = common.tasks.clone();
+            let ended = current_thread(hop(common))
+                .map_err(anyhow::Error::from)
+                .and_then(|r| r);
+            // A hop that cannot run ends the daemon: half a repeater would look alive.
+            tasks.cancel();
+            ended
+        });
+    spawned.with_context(|| format!("cannot start the {name} thread"))
+}
+
+async fn dialer(
+    common: &Common,
+    hop: LinkHop,
+    in_flight: u16,
+    datagram_bytes: u16,
+) -> anyhow::Result<Dialer> {
+    let any: SocketAddr = (std::net::Ipv6Addr::UNSPECIFIED, 0).into();
+    let any4: SocketAddr = (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
+    let wants_v6 = match hop {
+        LinkHop::Camera => common.config.cameras.iter().any(SocketAddr::is_ipv6),
+        LinkHop::Archive => common
+            .config
+            .archives
+            .iter()
+            .any(|a| a.addresses.iter().any(SocketAddr::is_ipv6)),
+    };
+    let socket = common
+        .seams
+        .bind(SocketOptions::at(if wants_v6 { any } else { any4 }))
+        .await?;
+    let mut options = Options::new(hop);
+    options.segments_in_flight = in_flight;
+    options.datagram_bytes = datagram_bytes;
+    let keys = EndpointKeys::fresh(&common.seams.random);
+    Ok(Dialer::new(
+        &common.seams,
+        socket,
+        common.keyring.clone(),
+        options,
+        &keys,
+        common.refusals.clone(),
+    )?)
+}
+
+async fn pull_hop(common: Common) -> anyhow::Result<()> {
+    let config = &common.config;
+    let dialer = dialer(
+        &common,
+        LinkHop::Camera,
+        config.pulls,
+        config.camera_datagram_bytes,
+    )
+    .await?;
+    let tasks = common.tasks.child();
+    let (sightings, seen) = mpsc::channel(limits::SIGHTINGS);
+    for sighting in discover::fixed(&config.cameras) {
+        // The queue is as long as the list may be; a longer one is cut, loudly.
+        if sightings.try_send(sighting).is_err() {
+            warn!(
+                "discover.static lists more than {} cameras; the rest is passed over",
+                limits::SIGHTINGS
+            );
+        }
+    }
+    if config.mdns {
+        tasks.spawn(
+            "mdns",
+            discover::mdns::browse(sightings.clone(), tasks.clone()),
+        );
+    }
+    let hop = pull::Hop {
+        dialer: dialer.clone(),
+        keyring: common.keyring.clone(),
+        storage: common.storage.clone(),
+        seams: common.seams.clone(),
+        metrics: common.metrics.clone(),
+        alarms: common.alarms.clone(),
+        notices: common.notices.clone(),
+        inventories: common.inventories.clone(),
+        permits: Permits::new(limits::PULLS_IN_FLIGHT),
+        pulls: config.pulls.into(),
+        sessions: config.sessions,
+        roster: common.roster.clone(),
+        tasks: tasks.clone(),
+    };
+    pull::run(hop, seen).await;
+    drop(sightings);
+    tasks.shutdown(limits::STOP_DEADLINE / 2).await;
+    dialer.close().await;
+    Ok(())
+}
+
+async fn forward_hop(common: Common) -> anyhow::Result<()> {
+    let config = &common.config;
+    let dialer = dialer(
+        &common,
+        LinkHop::Archive,
+        config.puts,
+        config.archive_datagram_bytes,
+    )
+    .await?;
+    let tasks = common.tasks.child();
+    let hop = forward::Hop {
+        dialer: dialer.clone(),
+        keyring: common.keyring.clone(),
+        storage: common.storage.clone(),
+        seams: common.seams.clone(),
+        metrics: common.metrics.clone(),
+        alarms: common.alarms.clone(),
+        notices: common.notices.clone(),
+        inventories: common.inventories.clone(),
+        puts: config.puts.into(),
+        sites: common.sites.clone(),
+        tasks: tasks.clone(),
+    };
+    forward::run(hop, config.archives.clone()).await;
+    tasks.shutdown(limits::STOP_DEADLINE / 2).await;
+    dialer.close().await;
+    Ok(())
+}
+
+/// The main thread: the page, and what ends the daemon.
+async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
+    let listener = tokio::net::TcpListener::bind(common.config.http)
+        .await
+        .with_context(|| format!("cannot listen on {} (listen.http)", common.config.http))?;
+    let address = listener.local_addr()?;
+    let view = status::View {
+        identity: common.keyring.current().own.identity.to_string(),
+        storage: common.storage.clone(),
+        metrics: common.metrics.clone(),
+        alarms: common.alarms.clone(),
+        roster: common.roster.clone(),
+        sites: common.sites.clone(),
+        refusals: common.refusals.clone(),
+    };
+    println!("ready: metrics on {address}");
+    info!(%address, "ready");
+    let mut fatal = common.storage.fatal();
+    let page = axum::serve(listener, status::routes(view));
+    let code = tokio::select! {
+        served = page => {
+            served.context("the status page ended")?;
+            ExitCode::FAILURE
+        }
+        signal = stop_signal() => {
+            info!("{}: stopping", signal?);
+            ExitCode::SUCCESS
+        }
+        _ = fatal.wait_for(Option::is_some) => ExitCode::from(IO_ERROR),
+        () = common.tasks.cancelled() => ExitCode::FAILURE,
+    };
+    common.tasks.cancel();
+    Ok(code)
+}

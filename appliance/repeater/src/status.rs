@@ -1,0 +1,261 @@
+//! What people and collectors see, on a loopback address: `/metrics`, `/livez`, `/readyz`, and `/status` as JSON.
+//!
+//! Alive means that the storage thread and both hops have answered lately; ready means that the spool is open and
+//! the hops run. Neither depends on a peer: an absent archive or a full spool is not ill health.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use protocol::custody::Stage;
+use serde::Serialize;
+use spool::{CameraStatus, Counts, Space, Spool, SpoolError};
+
+use crate::alarms::{Alarm, Alarms};
+use crate::commit::Storage;
+use crate::forward::sites::Sites;
+use crate::limits;
+use crate::metrics::{Metrics, gauge_value};
+use crate::pull::Roster;
+
+/// What the page needs.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// This repeater's identity.
+    pub identity: String,
+    /// The storage thread.
+    pub storage: Storage,
+    /// Figures.
+    pub metrics: Metrics,
+    /// Alarms.
+    pub alarms: Alarms,
+    /// Who is connected.
+    pub roster: Roster,
+    /// Which sites answer.
+    pub sites: Sites,
+    /// Handshakes refused.
+    pub refusals: link::refusals::Refusals,
+}
+
+/// The whole status.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// This repeater's identity.
+    pub repeater: String,
+    /// The spool.
+    pub spool: SpoolStatus,
+    /// Every camera that the ledger knows, connected or not.
+    pub cameras: Vec<CameraLine>,
+    /// Every archive site.
+    pub archives: Vec<SiteLine>,
+    /// Alarms that stand.
+    pub alarms: Vec<Alarm>,
+}
+
+/// The spool's part.
+#[derive(Debug, Serialize)]
+pub struct SpoolStatus {
+    /// Bytes used, reservations included.
+    pub used_bytes: u64,
+    /// Bytes that it may use.
+    pub capacity_bytes: u64,
+    /// `open`, `urgent_only` or `closed`.
+    pub gate: &'static str,
+    /// Segments by stage.
+    pub segments: BTreeMap<&'static str, u64>,
+    /// Sealed bytes by stage.
+    pub bytes: BTreeMap<&'static str, u64>,
+    /// Segments announced and not archived.
+    pub outstanding: u64,
+    /// Segments announced and on no known holder.
+    pub unaccounted: u64,
+    /// Head of the logbook: entries and hash.
+    pub logbook: (u64, String),
+}
+
+/// One camera.
+#[derive(Debug, Serialize)]
+pub struct CameraLine {
+    /// Its serial.
+    pub serial: String,
+    /// Its storage's incarnation.
+    pub incarnation: String,
+    /// Where it is connected.
+    pub address: Option<String>,
+    /// `pulling`, `idle`, `greeting` or `away`.
+    pub state: &'static str,
+    /// Recordings known.
+    pub recordings: u64,
+    /// Segments by stage.
+    pub segments: BTreeMap<&'static str, u64>,
+    /// Sealed bytes announced, in all its recordings.
+    pub bytes_announced: u64,
+    /// Sealed bytes pulled on the present session.
+    pub bytes_pulled: u64,
+    /// Segments announced and not archived.
+    pub outstanding: u64,
+    /// Last contact, in milliseconds since the epoch.
+    pub last_contact_ms: Option<u64>,
+}
+
+/// One archive site.
+#[derive(Debug, Serialize)]
+pub struct SiteLine {
+    /// Its name.
+    pub site: String,
+    /// Its endpoint.
+    pub address: Option<String>,
+    /// `up`, `silent`, or why it cannot be reached.
+    pub state: String,
+    /// Sealed bytes put since start.
+    pub bytes_put: u64,
+}
+
+/// The page's routes.
+pub fn routes(view: View) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(alive))
+        .route("/readyz", get(alive))
+        .route("/status", get(status))
+        .with_state(Arc::new(view))
+}
+
+async fn metrics(State(view): State<Arc<View>>) -> impl IntoResponse {
+    for (reason, count) in view.refusals.counts() {
+        view.metrics
+            .refusals
+            .with_label_values(&[reason])
+            .set(gauge_value(count));
+    }
+    match view.metrics.text() {
+        Ok(text) => (StatusCode::OK, text),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
+    }
+}
+
+async fn alive(State(view): State<Arc<View>>) -> impl IntoResponse {
+    let asked = tokio::time::timeout(
+        limits::LIVE_WITHIN,
+        view.storage.ask(|spool, _| Ok(spool.gate())),
+    )
+    .await;
+    match asked {
+        Ok(Ok(_)) => (StatusCode::OK, "ok\n".to_owned()),
+        Ok(Err(e)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n")),
+        Err(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the storage thread does not answer\n".to_owned(),
+        ),
+    }
+}
+
+async fn status(State(view): State<Arc<View>>) -> impl IntoResponse {
+    match gather(&view).await.map(|s| serde_json::to_string(&s)) {
+        Ok(Ok(json)) => (StatusCode::OK, [("content-type", "application/json")], json),
+        Ok(Err(e)) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [("content-type", "text/plain")],
+            e.to_string(),
+        ),
+        Err(e) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [("content-type", "text/plain")],
+            e.to_string(),
+        ),
+    }
+}
+
+/// What the ledger says, in one look.
+struct Look {
+    counts: Counts,
+    space: Space,
+    gate: &'static str,
+    cameras: Vec<(CameraStatus, [u64; 5], u64)>,
+    logbook: (u64, String),
+}
+
+async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
+    let look = view.storage.ask(|spool, _| look(spool)).await?;
+    let present = view.roster.present();
+    let cameras = look.cameras.into_iter().map(|(camera, stages, bytes)| {
+        let session = present
+            .iter()
+            .find(|(_, p)| p.camera.as_ref() == Some(&camera.id));
+        CameraLine {
+            serial: camera.id.serial.to_string(),
+            incarnation: camera.id.incarnation.to_string(),
+            address: session.map(|(address, _)| address.to_string()),
+            state: session.map_or("away", |(_, p)| p.state),
+            recordings: camera.recordings,
+            segments: by_stage(|stage| stages[stage as usize]),
+            bytes_announced: bytes,
+            bytes_pulled: session.map_or(0, |(_, p)| p.pulled_bytes),
+            outstanding: camera.outstanding.segments,
+            last_contact_ms: camera.last_contact.map(|t| t.0),
+        }
+    });
+    let cameras = cameras.collect();
+    let tally = |stage: Stage| &look.counts.stages[stage as usize];
+    let archives = view.sites.all().into_iter().map(|(site, s)| SiteLine {
+        site: site.to_string(),
+        address: s.address.map(|a| a.to_string()),
+        state: s.state,
+        bytes_put: s.put_bytes,
+    });
+    Ok(Status {
+        repeater: view.identity.clone(),
+        spool: SpoolStatus {
+            used_bytes: look.space.used_bytes,
+            capacity_bytes: look.space.capacity_bytes,
+            gate: look.gate,
+            segments: by_stage(|stage| tally(stage).iter().map(|t| t.segments).sum()),
+            bytes: by_stage(|stage| tally(stage).iter().map(|t| t.bytes).sum()),
+            outstanding: look.counts.outstanding.segments,
+            unaccounted: look.counts.unaccounted.segments,
+            logbook: look.logbook,
+        },
+        cameras,
+        archives: archives.collect(),
+        alarms: view.alarms.standing(),
+    })
+}
+
+fn look(spool: &mut Spool) -> Result<Look, SpoolError> {
+    let mut cameras = Vec::new();
+    for camera in spool.cameras()? {
+        let mut stages = [0; 5];
+        let mut bytes = 0;
+        for recording in spool.recordings(&camera.id)? {
+            stages
+                .iter_mut()
+                .zip(recording.stages)
+                .for_each(|(sum, n)| *sum += n);
+            bytes += recording.bytes;
+        }
+        cameras.push((camera, stages, bytes));
+    }
+    let head = spool.logbook_head();
+    Ok(Look {
+        counts: spool.counts(),
+        space: spool.space(),
+        gate: match spool.gate() {
+            protocol::pressure::Gate::Open => "open",
+            protocol::pressure::Gate::UrgentOnly => "urgent_only",
+            protocol::pressure::Gate::Closed => "closed",
+        },
+        cameras,
+        logbook: (head.entries, head.hash.to_string()),
+    })
+}
+
+fn by_stage(count: impl Fn(Stage) -> u64) -> BTreeMap<&'static str, u64> {
+    Stage::ALL
+        .into_iter()
+        .map(|stage| (stage.name(), count(stage)))
+        .collect()
+}
