@@ -1,0 +1,49 @@
+//! Every number of the archive, in one place. What a message may hold is in `protocol::limits`, what a
+//! connection may use in `link::limits`.
+
+use std::time::Duration;
+
+/// Bytes of segments in memory, of all connections together, unless configured otherwise.
+pub const BYTES_IN_FLIGHT: u64 = 64 << 20;
+/// Bytes of segments in memory of one connection, unless configured otherwise.
+pub const BYTES_IN_FLIGHT_CONNECTION: u64 = 16 << 20;
+/// Connections at one time, unless configured otherwise: every site of a national deployment, twice.
+pub const CONNECTIONS: u32 = 4096;
+/// Offers of one connection that are neither stored nor refused.
+pub const OFFERS: usize = 256;
+/// Headers and segments that are wanted on one connection and not yet put.
+pub const WANTS: usize = 256;
+/// Offers of one connection being looked up in the store at one time.
+pub const LOOKUPS: usize = 4;
+/// What became durable within this time is signed as one receipt.
+pub const RECEIPT_BATCH: Duration = Duration::from_millis(20);
+/// A peer's stream, and its first message, may stand still for so long.
+pub const PROGRESS: Duration = Duration::from_secs(30);
+/// A stream whose bytes find no room is given back to its sender after this.
+pub const ROOM: Duration = Duration::from_secs(5);
+/// One operation of the store.
+pub const STORE: Duration = Duration::from_secs(120);
+/// When to offer again what was put off.
+pub const RETRY_AFTER_MS: u64 = 1_000;
+/// What is in flight at SIGTERM may become durable within this time.
+pub const SHUTDOWN: Duration = Duration::from_secs(3);
+/// How often key list and credentials are looked at for changes.
+pub const RELOAD: Duration = Duration::from_secs(5);
+/// A recording's listing is trusted for so long; what it says to be stored is checked anyway.
+pub const LISTING: Duration = Duration::from_secs(30);
+/// Object names remembered over all recordings listed.
+pub const LISTED_NAMES: usize = 131_072;
+/// Cameras whose newest inventory number is remembered.
+pub const CAMERAS: usize = 65_536;
+/// Alarms kept at one time; further ones are logged only.
+pub const ALARMS: usize = 1024;
+/// Key lists listed in the store: the newest of them is taken.
+pub const KEY_LISTS: usize = 4096;
+/// An S3 store answers a request within this, or it is sent again.
+pub const S3_ANSWER: Duration = Duration::from_secs(20);
+/// A request to an S3 store is repeated so often, within [`S3_RETRIES_WITHIN`].
+pub const S3_RETRIES: usize = 3;
+/// See [`S3_RETRIES`].
+pub const S3_RETRIES_WITHIN: Duration = Duration::from_secs(60);
+/// Idle connections to an S3 store that are kept.
+pub const S3_IDLE_CONNECTIONS: usize = 16;

@@ -1,0 +1,390 @@
+//! What one connection has offered: which objects are wanted, on their way, durable, and which receipts are
+//! due. Pure: `now` is an argument, and the session does what is answered.
+//!
+//! Invariants:
+//! - A put is taken only for what a `want` on this connection named, within its grant.
+//! - A receipt never names a segment whose header is not durable; segments stored before their header wait
+//!   for it. One header serves all manifests of its recording.
+//! - What became durable within [`limits::RECEIPT_BATCH`] is one receipt per manifest, sent at once when the
+//!   manifest lacks nothing more.
+//! - Offers and wants are bounded; an offer beyond is put off.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::time::Instant;
+
+use protocol::ids::{Digest, RecordingId};
+use protocol::manifest::{Class, Manifest};
+use protocol::message::Want;
+use protocol::receipt::Verdict;
+
+use crate::keys::Draft;
+use crate::layout::Item;
+use crate::limits;
+
+/// What a put brings, as its manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The manifest that was offered.
+    pub manifest: Digest,
+    /// The recording.
+    pub recording: RecordingId,
+    /// Header or segment.
+    pub item: Item,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub length: u32,
+    /// The class of its manifest.
+    pub class: Class,
+}
+
+/// How an offer is answered at once; receipts follow by [`Offers::due`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Put these.
+    Want(Want),
+    /// Nothing is lacking; a receipt follows.
+    Nothing,
+    /// Too much is open on this connection.
+    Busy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Stored when it was offered: never wanted here.
+    Stored,
+    Wanted,
+    Arriving,
+    Durable,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    item: Item,
+    length: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Offer {
+    recording: RecordingId,
+    header: Digest,
+    class: Class,
+    slots: BTreeMap<Digest, Slot>,
+    granted: usize,
+    /// Durable segments that no receipt of this offer names yet.
+    ready: Vec<Digest>,
+    /// Whether a receipt is owed although `ready` may be empty (the header came, or nothing was lacking).
+    owed: bool,
+    /// Since when something is ready or owed.
+    since: Option<Instant>,
+    /// Order of arrival, for the oldest to be forgotten first.
+    number: u64,
+}
+
+impl Offer {
+    fn is(&self, state: State) -> usize {
+        self.slots.values().filter(|s| s.state == state).count()
+    }
+    fn lacks_nothing(&self) -> bool {
+        self.slots
+            .values()
+            .all(|s| matches!(s.state, State::Stored | State::Durable))
+    }
+    fn header_is_durable(&self) -> bool {
+        self.slots
+            .get(&self.header)
+            .is_some_and(|s| matches!(s.state, State::Stored | State::Durable))
+    }
+    fn is_complete(&self) -> bool {
+        self.lacks_nothing() && self.ready.is_empty() && !self.owed
+    }
+    fn note(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+    }
+}
+
+/// All offers of one connection.
+#[derive(Debug, Default)]
+pub struct Offers {
+    open: BTreeMap<Digest, Offer>,
+    next: u64,
+}
+
+impl Offers {
+    /// Takes an offer whose objects were looked up: `stored` are those of its header and segments that
+    /// are durable. Offered again, what is on its way stays on its way.
+    pub fn offer(&mut self, manifest: &Manifest, stored: &[Digest], now: Instant) -> Answer {
+        let id = manifest.digest();
+        let before = self.open.remove(&id);
+        if before.is_none() && !self.make_room() {
+            return Answer::Busy;
+        }
+        let mut offer = self.fresh(manifest, stored, before);
+        let missing: Vec<Digest> = offer
+            .slots
+            .iter()
+            .filter(|(_, s)| s.state == State::Wanted)
+            .map(|(digest, _)| *digest)
+            .collect();
+        let free = limits::WANTS.saturating_sub(self.outstanding() + offer.is(State::Arriving));
+        offer.granted = missing.len().min(free);
+        let has_segments = offer
+            .slots
+            .values()
+            .any(|s| s.state == State::Stored && matches!(s.item, Item::Segment { .. }));
+        if offer.header_is_durable() && (has_segments || missing.is_empty()) {
+            offer.owed = true;
+            offer.ready = segments_in(&offer, |s| {
+                matches!(s.state, State::Stored | State::Durable)
+            });
+            offer.note(now);
+        } else if has_segments {
+            offer.ready = segments_in(&offer, |s| {
+                matches!(s.state, State::Stored | State::Durable)
+            });
+        }
+        let answer = match (missing.is_empty(), u32::try_from(offer.granted)) {
+            (true, _) => Answer::Nothing,
+            (false, Ok(0) | Err(_)) => Answer::Busy,
+            (false, Ok(grant)) => Answer::Want(Want {
+                manifest: id,
+                digests: in_order(&offer, &missing),
+                grant,
+            }),
+        };
+        self.open.insert(id, offer);
+        answer
+    }
+
+    fn fresh(&mut self, manifest: &Manifest, stored: &[Digest], before: Option<Offer>) -> Offer {
+        let body = manifest.body();
+        let before = before.unwrap_or_else(|| Offer::empty(manifest));
+        let header = (
+            body.header.digest,
+            body.header.length,
+            Item::Header {
+                digest: body.header.digest,
+            },
+        );
+        let segments = body.segments.iter().map(|s| {
+            (
+                s.digest,
+                s.length,
+                Item::Segment {
+                    seq: s.seq,
+                    digest: s.digest,
+                },
+            )
+        });
+        let known = self.header_state(&body.recording, body.header.digest);
+        let slots = std::iter::once(header)
+            .chain(segments)
+            .map(|(digest, length, item)| {
+                let earlier = before.slots.get(&digest).map(|s| s.state);
+                let state = match earlier {
+                    Some(State::Arriving | State::Durable) => earlier.unwrap_or(State::Wanted),
+                    _ if stored.contains(&digest) => State::Stored,
+                    _ if digest == body.header.digest && known => State::Durable,
+                    _ => State::Wanted,
+                };
+                (
+                    digest,
+                    Slot {
+                        item,
+                        length,
+                        state,
+                    },
+                )
+            });
+        self.next += 1;
+        Offer {
+            slots: slots.collect(),
+            number: self.next,
+            ..before
+        }
+    }
+
+    /// Whether another manifest of this connection has seen that header become durable.
+    fn header_state(&self, recording: &RecordingId, header: Digest) -> bool {
+        self.open
+            .values()
+            .any(|o| o.recording == *recording && o.header == header && o.header_is_durable())
+    }
+
+    fn make_room(&mut self) -> bool {
+        if self.open.len() < limits::OFFERS {
+            return true;
+        }
+        let complete = self.open.iter().filter(|(_, o)| o.is_complete());
+        let oldest = complete
+            .min_by_key(|(_, o)| o.number)
+            .map(|(digest, _)| *digest);
+        oldest.is_some_and(|digest| self.open.remove(&digest).is_some())
+    }
+
+    fn outstanding(&self) -> usize {
+        self.open
+            .values()
+            .map(|o| o.granted + o.is(State::Arriving))
+            .sum()
+    }
+
+    /// Takes a put: what it is to bring, none where no `want` of this connection allows it. A header that has
+    /// become durable through another manifest may come again.
+    pub fn take(&mut self, manifest: Digest, digest: Digest) -> Option<Expected> {
+        let offer = self.open.get_mut(&manifest)?;
+        let slot = offer.slots.get_mut(&digest)?;
+        match slot.state {
+            State::Wanted if offer.granted > 0 => {
+                offer.granted -= 1;
+                slot.state = State::Arriving;
+            }
+            State::Durable if digest == offer.header => {}
+            _ => return None,
+        }
+        let (item, length) = (slot.item, slot.length);
+        Some(Expected {
+            manifest,
+            recording: offer.recording.clone(),
+            item,
+            digest,
+            length,
+            class: offer.class,
+        })
+    }
+
+    /// A put came to nothing: it may come again.
+    pub fn failed(&mut self, expected: &Expected) {
+        let Some(offer) = self.open.get_mut(&expected.manifest) else {
+            return;
+        };
+        let Some(slot) = offer.slots.get_mut(&expected.digest) else {
+            return;
+        };
+        if slot.state == State::Arriving {
+            slot.state = State::Wanted;
+            offer.granted += 1;
+        }
+    }
+
+    /// What was put is durable.
+    pub fn durable(&mut self, expected: &Expected, now: Instant) {
+        if let Item::Header { .. } = expected.item {
+            let same =
+                |o: &&mut Offer| o.recording == expected.recording && o.header == expected.digest;
+            self.open
+                .values_mut()
+                .filter(same)
+                .for_each(|o| o.header_came(now));
+            return;
+        }
+        let Some(offer) = self.open.get_mut(&expected.manifest) else {
+            return;
+        };
+        let Some(slot) = offer.slots.get_mut(&expected.digest) else {
+            return;
+        };
+        slot.state = State::Durable;
+        offer.ready.push(expected.digest);
+        offer.note(now);
+    }
+
+    /// Receipts to sign now.
+    pub fn due(&mut self, now: Instant) -> Vec<Draft> {
+        let mut drafts = Vec::new();
+        for (manifest, offer) in &mut self.open {
+            if offer.due_at().is_some_and(|at| at <= now) {
+                drafts.push(Draft {
+                    recording: offer.recording.clone(),
+                    header: offer.header,
+                    segments: mem::take(&mut offer.ready),
+                    manifest: *manifest,
+                    verdict: Verdict::Stored,
+                });
+                offer.owed = false;
+                offer.since = None;
+            }
+        }
+        drafts
+    }
+
+    /// When [`Offers::due`] will next have something.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.open.values().filter_map(Offer::due_at).min()
+    }
+
+    /// Whether anything is on its way or waits for its receipt.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.next_due().is_none() && self.open.values().all(|o| o.is(State::Arriving) == 0)
+    }
+}
+
+impl Offer {
+    fn empty(manifest: &Manifest) -> Offer {
+        let body = manifest.body();
+        Offer {
+            recording: body.recording.clone(),
+            header: body.header.digest,
+            class: body.class,
+            slots: BTreeMap::new(),
+            granted: 0,
+            ready: Vec::new(),
+            owed: false,
+            since: None,
+            number: 0,
+        }
+    }
+
+    fn header_came(&mut self, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&self.header) else {
+            return;
+        };
+        if slot.state == State::Wanted {
+            self.granted = self.granted.saturating_sub(1);
+        }
+        if slot.state != State::Stored {
+            slot.state = State::Durable;
+        }
+        self.owed = true;
+        self.note(now);
+    }
+
+    fn due_at(&self) -> Option<Instant> {
+        let since = self
+            .since
+            .filter(|_| self.header_is_durable() && (self.owed || !self.ready.is_empty()))?;
+        Some(if self.lacks_nothing() {
+            since
+        } else {
+            since + limits::RECEIPT_BATCH
+        })
+    }
+}
+
+/// The header first, then segments by number: the order in which they should come.
+fn in_order(offer: &Offer, digests: &[Digest]) -> Vec<Digest> {
+    let mut ordered = digests.to_vec();
+    ordered.sort_by_key(|digest| match offer.slots.get(digest).map(|s| s.item) {
+        Some(Item::Segment { seq, .. }) => seq + 1,
+        _ => 0,
+    });
+    ordered
+}
+
+fn segments_in(offer: &Offer, which: impl Fn(&Slot) -> bool) -> Vec<Digest> {
+    let is = |s: &Slot| matches!(s.item, Item::Segment { .. }) && which(s);
+    let digests: Vec<Digest> = offer
+        .slots
+        .iter()
+        .filter(|(_, s)| is(s))
+        .map(|(digest, _)| *digest)
+        .collect();
+    in_order(offer, &digests)
+}
+
+#[cfg(test)]
+mod tests;
