@@ -1,0 +1,34 @@
+//! Becomes the party that its first argument names: `party:repeaterd`, `party:bodycam`, `party:archive`,
+//! `party:agency`. The scenarios start every party as this program, which dies with the thread that started it.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    let name = args
+        .get(1)
+        .and_then(|a| a.to_str())
+        .and_then(|a| a.strip_prefix("party:"))
+        .map(str::to_owned);
+    let Some(name) = name else {
+        eprintln!("party: the first argument is party:NAME");
+        return ExitCode::from(64);
+    };
+    if nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).is_err() {
+        eprintln!("party: cannot ask to die with its parent");
+        return ExitCode::from(70);
+    }
+    args.drain(..2);
+    args.insert(0, OsString::from(&name));
+    match name.as_str() {
+        "repeaterd" => repeater::main(args),
+        "bodycam" => camera::main(args),
+        "archive" => archive::main(args),
+        "agency" => link::agency::main(args),
+        other => {
+            eprintln!("party: there is no party {other}");
+            ExitCode::from(64)
+        }
+    }
+}

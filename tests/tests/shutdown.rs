@@ -1,0 +1,95 @@
+//! The appliance, the gateway and the camera are asked to stop in the middle of a transfer: they do within five seconds,
+//! a second signal ends them at once, and footage in flight goes on where it was.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tests::footage::footage;
+use tests::relay::{Relay, Way};
+use tests::station::{Plan, Station};
+use tests::wait::{now, until};
+
+const MIB: u64 = 1 << 20;
+const LIMIT: Duration = Duration::from_secs(5);
+
+#[test]
+fn sigterm_ends_every_party_in_time_and_the_transfer_resumes() {
+    let station = Station::new(Plan::default());
+    let mut site = station.site("site-a");
+    let mut camera = station.camera(1);
+    camera.seal(&footage(1, 24 << 20), &[]);
+    let hop = Relay::to(camera.serve());
+    hop.cut_after(Way::Back, 10 * MIB);
+    let mut repeater = station.repeater(&[hop.address()], &[site.told()]);
+    until("the camera hop stands still within a segment", || {
+        hop.is_cut()
+    });
+
+    let began = now();
+    assert_eq!(repeater.daemon().stop(), Some(0));
+    assert!(
+        now() - began < LIMIT,
+        "the repeater took {:?}",
+        now() - began
+    );
+    let began = now();
+    assert_eq!(site.gateway().stop(), Some(0));
+    assert!(
+        now() - began < LIMIT,
+        "the archive took {:?}",
+        now() - began
+    );
+    let began = now();
+    assert_eq!(camera.server().stop(), Some(0));
+    assert!(now() - began < LIMIT, "the camera took {:?}", now() - began);
+
+    hop.mend();
+    let before = hop.passed(Way::Back);
+    site.run();
+    camera.serve();
+    repeater.run();
+    station.wait_all_released(&[&camera], &repeater);
+    station.assert_footage_is_whole(&site);
+    // All that had come before is kept, to the byte: what passes now is the rest.
+    let rest = 24 * MIB - before * 9 / 10;
+    let now_passed = hop.passed(Way::Back) - before;
+    assert!(
+        now_passed < rest * 11 / 10 + MIB,
+        "{now_passed} bytes after the stop, {before} before"
+    );
+}
+
+#[test]
+fn a_second_signal_ends_them_at_once() {
+    let station = Station::new(Plan::default());
+    let mut site = station.site("site-a");
+    let mut camera = station.camera(1);
+    camera.seal(&footage(1, 24 << 20), &[]);
+    let hop = Relay::to(camera.serve());
+    hop.cut_after(Way::Back, 10 * MIB);
+    let mut repeater = station.repeater(&[hop.address()], &[site.told()]);
+    until("the camera hop stands still within a segment", || {
+        hop.is_cut()
+    });
+    for party in [repeater.daemon(), site.gateway(), camera.server()] {
+        let began = now();
+        party.signal(Signal::SIGTERM);
+        if party.runs() {
+            party.signal(Signal::SIGINT);
+        }
+        party.ended(LIMIT);
+        assert!(
+            now() - began < Duration::from_secs(2),
+            "took {:?}",
+            now() - began
+        );
+    }
+    hop.mend();
+    site.run();
+    camera.serve();
+    repeater.run();
+    station.wait_all_released(&[&camera], &repeater);
+    station.assert_footage_is_whole(&site);
+}
