@@ -1,0 +1,135 @@
+//! The command line. Sizes are MiB of footage in all, over all cameras.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bench",
+    about = "What we claim about speed, and the peers we compare to"
+)]
+pub struct Options {
+    /// What to measure.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// All parties on loopback, the parts they are made of, and the peers we compare to
+    Relay(Relay),
+    /// The store alone against the raw disk
+    Spool(Spool),
+    /// The parts alone: QUIC, SHA-256, durable write, read
+    Parts(Parts),
+}
+
+impl Command {
+    /// What every bench takes.
+    #[must_use]
+    pub fn common(&self) -> &Common {
+        match self {
+            Command::Relay(o) => &o.common,
+            Command::Spool(o) => &o.common,
+            Command::Parts(o) => &o.common,
+        }
+    }
+}
+
+/// What every bench takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Common {
+    /// Print an array of {name, value, unit, target, ok}
+    #[arg(long)]
+    pub json: bool,
+    /// Exit 1 where a target is missed, naming it; takes the profile dist only
+    #[arg(long)]
+    pub check: bool,
+    /// Work below this folder, on the disk to be measured (default: the temporary folder)
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Leave the work folder, with every party's log, and say where it is
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `bench relay`.
+#[derive(Clone, Debug, Args)]
+pub struct Relay {
+    /// Cameras of the run that is reported first
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=40))]
+    pub cameras: u32,
+    /// MiB of footage in each run, over all its cameras
+    #[arg(long, default_value_t = 1280, value_parser = clap::value_parser!(u64).range(160..=65_536))]
+    pub megabytes: u64,
+    /// Measure only these phases
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "check")]
+    pub only: Vec<Phase>,
+    /// Of each part, this many runs; the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub repeat: u32,
+    /// What every bench takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Relay {
+    /// Whether a phase is to be run.
+    #[must_use]
+    pub fn wants(&self, phase: Phase) -> bool {
+        self.only.is_empty() || self.only.contains(&phase)
+    }
+}
+
+/// What `bench relay` consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Phase {
+    /// QUIC, SHA-256, durable write, read
+    Parts,
+    /// Both hops at once
+    Hops,
+    /// The archive kept away, then back
+    Held,
+    /// One camera after another connects
+    First,
+    /// 1 camera against 40
+    Forty,
+    /// The spool's disk stands still for 10 s
+    Stall,
+    /// rsync and rclone over two hops
+    Peers,
+}
+
+/// `bench spool`.
+#[derive(Clone, Debug, Args)]
+pub struct Spool {
+    /// Segments to take through the store
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=262_144))]
+    pub segments: u32,
+    /// Bytes of each sealed segment
+    #[arg(long, default_value_t = 4_194_354, value_parser = clap::value_parser!(u32).range(64..=4_194_368))]
+    pub segment_bytes: u32,
+    /// Cameras that they come from
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=40))]
+    pub cameras: u32,
+    /// What every bench takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `bench parts`.
+#[derive(Clone, Debug, Args)]
+pub struct Parts {
+    /// MiB through each part
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(64..=65_536))]
+    pub megabytes: u64,
+    /// Runs of each part; the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub repeat: u32,
+    /// What every bench takes.
+    #[command(flatten)]
+    pub common: Common,
+}

@@ -1,0 +1,128 @@
+//! `bench spool`: the store alone, driven by one thread as the repeater drives it, against the raw disk.
+//!
+//! Footage of several cameras is made beforehand (manifests signed, digests known); then it is taken, named by
+//! receipts, released, and the store is opened again, each step timed. The store's own work is in processes
+//! of their own ([`store`]), so that their CPU and memory are theirs alone.
+//!
+//! It proves speed, not safety: what survives a power cut is the spool's tests' matter.
+
+mod script;
+mod store;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::figures::{Figures, Target};
+use crate::options::Spool;
+use crate::parties::Agency;
+use crate::parts::{self, SEGMENT_BYTES};
+use crate::process::Yard;
+
+pub(crate) use store::{run, start};
+
+/// What a process of this bench is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    agency: PathBuf,
+    dir: PathBuf,
+    segments: u32,
+    segment_bytes: u32,
+    cameras: u32,
+}
+
+/// What the store took.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Taken {
+    mib_s: f64,
+    segments_s: f64,
+    cpu_s_per_gib: f64,
+    commit_p50_ms: f64,
+    commit_p99_ms: f64,
+    commit_max_ms: f64,
+    pick_p50_us: f64,
+    pick_p99_us: f64,
+    put_pick_p50_us: f64,
+    receipts_s: f64,
+    release_s: f64,
+    disk_over_held: f64,
+    ledger_bytes_per_segment: f64,
+    peak_mib: f64,
+}
+
+/// What opening it again took.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Started {
+    ready_s: f64,
+    peak_mib: f64,
+}
+
+/// Measures.
+pub(crate) fn measure(options: &Spool, figures: &mut Figures) -> Result<()> {
+    let yard = Yard::make(&options.common)?;
+    let agency = Agency::make(&yard, options.cameras)?;
+    let job = Job {
+        agency: agency.file(""),
+        dir: yard.folder("store")?,
+        segments: options.segments,
+        segment_bytes: options.segment_bytes,
+        cameras: options.cameras,
+    };
+    let bytes = u64::from(options.segments) * u64::from(options.segment_bytes);
+    let raw_segments = (bytes / SEGMENT_BYTES as u64).clamp(64, 4096);
+    let raw = parts::measure_disk(&yard, raw_segments, 3)?;
+    let taken: Taken = ask(&yard, "spool", &job)?;
+    let started: Started = ask(&yard, "spool-start", &job)?;
+    figures.say(
+        "segments",
+        &format!("{} of {} B", options.segments, options.segment_bytes),
+    );
+    let mut put = |name, value, unit| figures.put(name, value, unit, Target::None);
+    put("raw_disk_rate", raw.mib_s, "MiB/s");
+    put("raw_disk_cpu", raw.cpu, "CPU-s/GiB");
+    put("raw_disk_commit_p50", raw.commit_p50_ms, "ms");
+    put("raw_disk_commit_p99", raw.commit_p99_ms, "ms");
+    put("spool_rate", taken.mib_s, "MiB/s");
+    put("spool_segments_rate", taken.segments_s, "1/s");
+    put("spool_rate_over_disk", taken.mib_s / raw.mib_s, "x");
+    put("spool_cpu", taken.cpu_s_per_gib, "CPU-s/GiB");
+    put("spool_commit_p50", taken.commit_p50_ms, "ms");
+    put("spool_commit_p99", taken.commit_p99_ms, "ms");
+    put("spool_commit_max", taken.commit_max_ms, "ms");
+    put(
+        "spool_commit_p99_over_disk",
+        taken.commit_p99_ms / raw.commit_p99_ms,
+        "x",
+    );
+    put("spool_next_pull_p50", taken.pick_p50_us, "us");
+    put("spool_next_pull_p99", taken.pick_p99_us, "us");
+    put("spool_next_put_p50", taken.put_pick_p50_us, "us");
+    put("spool_receipts", taken.receipts_s, "s");
+    put("spool_releases", taken.release_s, "s");
+    put(
+        "spool_ledger_per_segment",
+        taken.ledger_bytes_per_segment,
+        "B",
+    );
+    put("spool_start", started.ready_s, "s");
+    put("spool_start_peak", started.peak_mib, "MiB");
+    figures.put("spool_peak", taken.peak_mib, "MiB", Target::AtMost(128.0));
+    // The share is claimed for segments of the usual size: small ones stand in for many, not for their bytes.
+    let usual = bytes >= 1 << 30 && options.segment_bytes >= 4 << 20;
+    let target = if usual {
+        Target::AtMost(1.01)
+    } else {
+        Target::None
+    };
+    figures.put("spool_disk_over_held", taken.disk_over_held, "x", target);
+    Ok(())
+}
+
+fn ask<T: for<'a> Deserialize<'a>>(yard: &Yard, part: &str, job: &Job) -> Result<T> {
+    let args = [OsString::from(serde_json::to_string(job)?)];
+    let said = yard.run(part, &format!("part:{part}"), &args)?;
+    let last = said.last().context("the part said nothing")?;
+    serde_json::from_str(last).with_context(|| format!("the part said `{last}`"))
+}

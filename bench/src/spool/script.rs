@@ -1,0 +1,241 @@
+//! What the cameras of this bench have to offer, made before anything is timed: for each camera one recording
+//! with its header, its signed manifests and an inventory. Contents are random bytes that differ in their
+//! first eight, since the store never opens what it keeps.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use link::credentials::{load_chain, load_key, load_trust};
+use link::random::Random;
+use protocol::cose::DeviceSigner;
+use protocol::identity::Trust;
+use protocol::ids::{CameraId, Digest, Incarnation, RecordingId, Serial, SiteId, Time};
+use protocol::inventory::{self, Held, Inventory, Page};
+use protocol::keylist::KeyList;
+use protocol::limits::MANIFEST_SEGMENTS;
+use protocol::manifest::{
+    self, Class, End, EndReason, HeaderEntry, Manifest, Policy, SegmentEntry,
+};
+use protocol::suite::{SigningKey, sha256};
+
+use super::Job;
+
+const HEADER_BYTES: usize = 512;
+/// Where a segment's own number stands.
+const NUMBER_BYTES: usize = 8;
+
+/// What all parties of the agency know.
+pub(super) struct Papers {
+    /// The root.
+    pub(super) trust: Trust,
+    /// Receipt keys and recipients.
+    pub(super) keys: KeyList,
+    /// The archive's site.
+    pub(super) site: SiteId,
+    /// The key that it signs receipts with.
+    pub(super) receipt_key: SigningKey,
+}
+
+impl Papers {
+    /// Loads them from the agency's folder.
+    pub(super) fn load(agency: &Path) -> Result<Papers> {
+        let trust = load_trust(&agency.join("trust.pem"), None)?;
+        let list = std::fs::read(agency.join("key-list.cose"))?;
+        let keys = KeyList::verify(list.into(), trust.root_keys())?;
+        let receipt_key = keys
+            .body()
+            .receipt_keys
+            .first()
+            .context("a key list without receipt keys")?;
+        let site = receipt_key.site.clone();
+        let own = agency
+            .join("archives")
+            .join(site.as_str())
+            .join("receipt.key");
+        let receipt_key = SigningKey::from_pkcs8(load_key(&own)?.secret_der())?;
+        Ok(Papers {
+            trust,
+            keys,
+            site,
+            receipt_key,
+        })
+    }
+}
+
+/// What a digest stands for.
+#[derive(Clone, Debug)]
+enum Content {
+    Header(Bytes),
+    Segment(u64),
+}
+
+/// One camera's recording.
+pub(super) struct Offer {
+    /// The camera.
+    pub(super) camera: CameraId,
+    /// Its inventory.
+    pub(super) inventory: Inventory,
+    /// Its manifests, in order.
+    pub(super) manifests: Vec<Manifest>,
+}
+
+/// Everything that the cameras have.
+pub(super) struct Script {
+    /// Each camera's.
+    pub(super) offers: Vec<Offer>,
+    contents: HashMap<Digest, Content>,
+    base: Vec<u8>,
+}
+
+impl Script {
+    /// Makes it: signs and hashes all.
+    pub(super) fn make(job: &Job, papers: &Papers, now: Time) -> Result<Script> {
+        let random = Random::system();
+        let mut base = vec![0; usize::try_from(job.segment_bytes)?];
+        random.fill(&mut base);
+        let mut script = Script {
+            offers: Vec::new(),
+            contents: HashMap::new(),
+            base,
+        };
+        let mut made = 0;
+        for n in 0..job.cameras {
+            let until = u64::from(job.segments) * u64::from(n + 1) / u64::from(job.cameras);
+            let offer = script.offer(job, papers, n + 1, made..until, &random, now)?;
+            script.offers.push(offer);
+            made = until;
+        }
+        Ok(script)
+    }
+
+    /// The bytes of a digest.
+    pub(super) fn bytes(&mut self, digest: &Digest) -> Result<&[u8]> {
+        match self
+            .contents
+            .get(digest)
+            .context("the store asks for a digest that nobody announced")?
+        {
+            Content::Header(bytes) => Ok(bytes),
+            Content::Segment(number) => {
+                self.base[..NUMBER_BYTES].copy_from_slice(&number.to_be_bytes());
+                Ok(&self.base)
+            }
+        }
+    }
+
+    fn offer(
+        &mut self,
+        job: &Job,
+        papers: &Papers,
+        number: u32,
+        segments: std::ops::Range<u64>,
+        random: &Random,
+        now: Time,
+    ) -> Result<Offer> {
+        let serial: Serial = link::agency::trial::serial(number);
+        let own = job.agency.join("cameras").join(serial.as_str());
+        let key = SigningKey::from_pkcs8(load_key(&own.join("device.key"))?.secret_der())?;
+        let signer = DeviceSigner::new(key, load_chain(&own.join("device.pem"))?, &papers.trust)?;
+        let camera = CameraId {
+            serial,
+            incarnation: Incarnation(random.bytes()),
+        };
+        let header = Bytes::from(random.bytes::<HEADER_BYTES>().to_vec());
+        let header_entry = HeaderEntry {
+            digest: sha256(&header),
+            length: u32::try_from(HEADER_BYTES)?,
+        };
+        self.contents
+            .insert(header_entry.digest, Content::Header(header));
+        let entries: Vec<SegmentEntry> = segments
+            .enumerate()
+            .map(|(seq, content)| self.entry(seq as u64, content))
+            .collect();
+        let recording = RecordingId {
+            camera: camera.clone(),
+            number: 0,
+        };
+        let policy = Policy {
+            k: 1,
+            sites: vec![papers.site.clone()],
+        };
+        let total = entries.len() as u64;
+        let mut manifests: Vec<Manifest> = Vec::new();
+        for chunk in entries.chunks(MANIFEST_SEGMENTS) {
+            let is_last = chunk.last().is_some_and(|s| s.seq + 1 == total);
+            let body = manifest::Body {
+                version: manifest::VERSION,
+                recording: recording.clone(),
+                index: u32::try_from(manifests.len())?,
+                previous: manifests.last().map(Manifest::digest),
+                header: header_entry,
+                segments: chunk.to_vec(),
+                captured_from: now,
+                captured_to: now,
+                class: Class::Routine,
+                policy: policy.clone(),
+                end: is_last.then_some(End {
+                    segments: total,
+                    reason: EndReason::Stopped,
+                }),
+                clock_unset: false,
+                clock_offset_ms: None,
+            };
+            manifests.push(Manifest::sign(body, &signer)?);
+        }
+        let bytes = total * u64::from(job.segment_bytes);
+        let inventory = inventory(&camera, &manifests, bytes, &signer, now)?;
+        Ok(Offer {
+            camera,
+            inventory,
+            manifests,
+        })
+    }
+
+    fn entry(&mut self, seq: u64, number: u64) -> SegmentEntry {
+        self.base[..NUMBER_BYTES].copy_from_slice(&number.to_be_bytes());
+        let digest = sha256(&self.base);
+        self.contents.insert(digest, Content::Segment(number));
+        let length = u32::try_from(self.base.len()).expect("the option is a u32");
+        SegmentEntry {
+            seq,
+            length,
+            digest,
+        }
+    }
+}
+
+fn inventory(
+    camera: &CameraId,
+    manifests: &[Manifest],
+    bytes: u64,
+    signer: &DeviceSigner,
+    now: Time,
+) -> Result<Inventory> {
+    let newest = manifests
+        .last()
+        .context("a camera without segments: use fewer cameras")?;
+    let held = Held {
+        number: 0,
+        manifest: newest.digest(),
+        index: newest.body().index,
+        bytes,
+        receipted: vec![],
+        erased: vec![],
+    };
+    let body = inventory::Body {
+        version: inventory::VERSION,
+        camera: camera.clone(),
+        number: 1,
+        page: 0,
+        pages: 1,
+        next_recording: 1,
+        held: vec![held],
+        released: vec![],
+        overwritten: vec![],
+        made: now,
+    };
+    Ok(Inventory::assemble(vec![Page::sign(body, signer)?])?)
+}

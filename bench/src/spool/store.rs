@@ -1,0 +1,300 @@
+//! The store's own processes: one that takes everything, has it receipted and released, and one that opens
+//! what the first has left. Calls, order and piece size are the repeater's.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::time::Instant;
+
+use ::spool::{Finished, Options, Spool};
+use anyhow::{Result, ensure};
+use link::clock::Clock;
+use link::random::Random;
+use protocol::custody::Stage;
+use protocol::ids::{Digest, RecordingId, SiteId, StoreEpoch};
+use protocol::limits::RECEIPT_SEGMENTS;
+use protocol::receipt::{self, Receipt, Verdict};
+
+use super::script::{Papers, Script};
+use super::{Job, Started, Taken};
+use crate::figures::quantile;
+use crate::parts::bytes_f64;
+use crate::process::{Usage, own_cpu_s};
+use crate::relay::disk_bytes;
+
+const GIB: f64 = (1u64 << 30) as f64;
+const MIB: f64 = (1u64 << 20) as f64;
+/// What the repeater hands to the storage thread at once.
+const PIECE: usize = 128 << 10;
+/// Segments of one camera in flight.
+const IN_FLIGHT: usize = 3;
+const BATCH: usize = 32;
+/// The site's store.
+const EPOCH: StoreEpoch = StoreEpoch([7; 16]);
+
+/// What one receipt is to name.
+#[derive(Default)]
+struct Named {
+    segments: Vec<Digest>,
+    manifests: BTreeSet<Digest>,
+}
+
+/// One store being driven.
+struct Bench {
+    clock: Clock,
+    papers: Papers,
+    spool: Spool,
+    commits_ms: Vec<f64>,
+    picks_us: Vec<f64>,
+    put_picks_us: Vec<f64>,
+}
+
+/// The hidden part: takes, receipts and releases everything.
+pub(crate) fn run(job: &str) -> Result<()> {
+    let job: Job = serde_json::from_str(job)?;
+    let (clock, papers) = (Clock::system(), Papers::load(&job.agency)?);
+    let mut script = Script::make(&job, &papers, clock.now())?;
+    // What the script itself takes is not the store's.
+    let before_mib = Usage::of(std::process::id())?.peak_mib;
+    let (spool, _) = open(&job, &papers, &clock)?;
+    let (commits_ms, picks_us, put_picks_us) = (Vec::new(), Vec::new(), Vec::new());
+    let mut bench = Bench {
+        clock,
+        papers,
+        spool,
+        commits_ms,
+        picks_us,
+        put_picks_us,
+    };
+    bench.announce(&script)?;
+    let (began, cpu) = (bench.clock.instant(), own_cpu_s());
+    bench.take(&mut script)?;
+    let (wall_s, cpu_s) = (bench.seconds_since(began), own_cpu_s() - cpu);
+    let bytes = u64::from(job.segments) * u64::from(job.segment_bytes);
+    let counts = bench.spool.counts();
+    let held: u64 = counts.stages[Stage::Held as usize]
+        .iter()
+        .map(|t| t.segments)
+        .sum();
+    ensure!(
+        held >= u64::from(job.segments),
+        "{held} of {} segments are Held",
+        job.segments
+    );
+    ensure!(counts.unaccounted.segments == 0, "footage is unaccounted");
+    let disk = disk_bytes(&job.dir)?;
+    let ledger = disk_bytes(&job.dir.join("ledger"))?;
+    let commits = bench.commits_ms.clone();
+    let began = bench.clock.instant();
+    bench.receive_receipts()?;
+    let receipts_s = bench.seconds_since(began);
+    let began = bench.clock.instant();
+    bench.release(&script)?;
+    let release_s = bench.seconds_since(began);
+    let taken = Taken {
+        mib_s: bytes_f64(bytes) / MIB / wall_s,
+        segments_s: f64::from(job.segments) / wall_s,
+        cpu_s_per_gib: cpu_s / (bytes_f64(bytes) / GIB),
+        commit_p50_ms: quantile(commits.clone(), 0.5),
+        commit_p99_ms: quantile(commits.clone(), 0.99),
+        commit_max_ms: quantile(commits, 1.0),
+        pick_p50_us: quantile(bench.picks_us.clone(), 0.5),
+        pick_p99_us: quantile(bench.picks_us, 0.99),
+        put_pick_p50_us: quantile(bench.put_picks_us, 0.5),
+        receipts_s,
+        release_s,
+        disk_over_held: bytes_f64(disk) / bytes_f64(bytes),
+        ledger_bytes_per_segment: bytes_f64(ledger) / f64::from(job.segments),
+        peak_mib: Usage::of(std::process::id())?.peak_mib - before_mib,
+    };
+    println!("{}", serde_json::to_string(&taken)?);
+    Ok(())
+}
+
+/// The hidden part: opens what [`run`] has left.
+pub(crate) fn start(job: &str) -> Result<()> {
+    let job: Job = serde_json::from_str(job)?;
+    let (clock, papers) = (Clock::system(), Papers::load(&job.agency)?);
+    let began = clock.instant();
+    let (spool, report) = open(&job, &papers, &clock)?;
+    let ready_s = clock.instant().duration_since(began).as_secs_f64();
+    eprintln!("{report}");
+    ensure!(
+        spool.counts().unaccounted.segments == 0,
+        "footage is unaccounted"
+    );
+    let started = Started {
+        ready_s,
+        peak_mib: Usage::of(std::process::id())?.peak_mib,
+    };
+    println!("{}", serde_json::to_string(&started)?);
+    Ok(())
+}
+
+fn open(job: &Job, papers: &Papers, clock: &Clock) -> Result<(Spool, ::spool::StartReport)> {
+    let bytes = u64::from(job.segments) * (u64::from(job.segment_bytes) + (64 << 10));
+    let suspect = job.dir.with_extension("run");
+    fs::create_dir_all(&suspect)?;
+    let options = Options::new(
+        job.dir.clone(),
+        4 * bytes,
+        suspect,
+        Random::system().bytes(),
+    );
+    Ok(Spool::open(
+        options,
+        papers.trust.clone(),
+        papers.keys.clone(),
+        clock.now(),
+    )?)
+}
+
+impl Bench {
+    fn announce(&mut self, script: &Script) -> Result<()> {
+        for offer in &script.offers {
+            self.spool.inventory(&offer.inventory, self.clock.now())?;
+            for manifest in &offer.manifests {
+                self.spool.admit(manifest, self.clock.now())?;
+            }
+        }
+        self.commit()?;
+        self.commits_ms.clear();
+        Ok(())
+    }
+
+    /// Takes everything, cameras in turn, as many at once as the repeater has in flight.
+    fn take(&mut self, script: &mut Script) -> Result<()> {
+        let cameras: Vec<_> = script.offers.iter().map(|o| o.camera.clone()).collect();
+        let none = HashSet::new();
+        loop {
+            let mut any = false;
+            for camera in &cameras {
+                let began = self.clock.instant();
+                let tasks = self
+                    .spool
+                    .next_pulls(camera, IN_FLIGHT, &none, self.clock.now())?;
+                self.picks_us.push(self.seconds_since(began) * 1e6);
+                for task in tasks {
+                    any = true;
+                    let mut incoming = self.spool.begin(&task.digest)?;
+                    for piece in script.bytes(&task.digest)?.chunks(PIECE) {
+                        incoming.write(piece)?;
+                    }
+                    let finished = self.spool.finish(incoming, self.clock.now())?;
+                    ensure!(
+                        finished == Finished::Verified,
+                        "{}: {finished:?}",
+                        task.digest
+                    );
+                    if self.spool.commit_is_due() {
+                        self.commit()?;
+                    }
+                }
+            }
+            if !any {
+                return self.commit();
+            }
+        }
+    }
+
+    /// Has everything named by receipts, batch by batch, each batch durable.
+    fn receive_receipts(&mut self) -> Result<()> {
+        let site = self.papers.site.clone();
+        let (answering, none) = (BTreeSet::from([site.clone()]), HashSet::new());
+        let mut headers = HashMap::new();
+        loop {
+            let offers =
+                self.spool
+                    .next_offers(&answering, &site, BATCH, &none, self.clock.now())?;
+            if offers.is_empty() {
+                break;
+            }
+            for offer in offers {
+                headers.insert(offer.recording.clone(), offer.digests[0]);
+                self.spool.offer_answered(&site, &offer.manifest)?;
+            }
+        }
+        loop {
+            let began = self.clock.instant();
+            let puts = self
+                .spool
+                .next_puts(&answering, &site, BATCH, &none, self.clock.now())?;
+            self.put_picks_us.push(self.seconds_since(began) * 1e6);
+            if puts.is_empty() {
+                return Ok(());
+            }
+            let mut named: HashMap<RecordingId, Named> = HashMap::new();
+            for put in puts {
+                let named = named.entry(put.recording).or_default();
+                named.segments.extend(put.seq.map(|_| put.digest));
+                named.manifests.insert(put.manifest);
+            }
+            for (recording, named) in named {
+                let header = headers[&recording];
+                self.receipt(&site, recording, header, named)?;
+            }
+            self.commit()?;
+        }
+    }
+
+    fn receipt(
+        &mut self,
+        site: &SiteId,
+        recording: RecordingId,
+        header: Digest,
+        named: Named,
+    ) -> Result<()> {
+        ensure!(
+            named.segments.len() <= RECEIPT_SEGMENTS,
+            "a batch is beyond one receipt"
+        );
+        let body = receipt::Body {
+            version: receipt::VERSION,
+            site: site.clone(),
+            epoch: EPOCH,
+            recording,
+            header,
+            segments: named.segments,
+            verdict: Verdict::Stored,
+            signed: self.clock.now(),
+            manifests: named.manifests.into_iter().collect(),
+        };
+        let receipt = Receipt::sign(body, &self.papers.receipt_key)?;
+        self.spool.receipt(&receipt, self.clock.now())?;
+        Ok(())
+    }
+
+    /// Has every camera say that it has recorded its receipts.
+    fn release(&mut self, script: &Script) -> Result<()> {
+        let none = HashSet::new();
+        for offer in &script.offers {
+            loop {
+                let due = self.spool.receipts_due(&offer.camera, BATCH, &none)?;
+                if due.is_empty() {
+                    break;
+                }
+                for one in due {
+                    let receipt = Receipt::verify(one.bytes, &self.papers.keys)?;
+                    let body = receipt.body();
+                    let mut digests = body.segments.clone();
+                    digests.push(body.header);
+                    self.spool
+                        .released(&offer.camera, one.number, &digests, self.clock.now())?;
+                }
+                self.commit()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let began = self.clock.instant();
+        let committed = self.spool.commit(self.clock.now())?;
+        self.commits_ms.push(self.seconds_since(began) * 1000.0);
+        ensure!(committed.again.is_empty(), "a sync failed");
+        Ok(())
+    }
+
+    fn seconds_since(&self, began: Instant) -> f64 {
+        self.clock.instant().duration_since(began).as_secs_f64()
+    }
+}
