@@ -76,7 +76,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     println!("listening on {address}");
     let _ = std::io::stdout().flush(); // whoever started this may not read it
     info!(site = %gateway.site, epoch = %gateway.keys.epoch(), %address, "listening");
-    stop_signal()
+    stop_signal(5 * limits::SHUTDOWN)
         .await
         .map_err(|e| Failure::internal(format!("cannot wait for signals: {e}")))?;
     tasks.cancel();

@@ -223,7 +223,7 @@ async fn seal(args: SealArgs) -> u8 {
     tokio::pin!(work);
     let done = tokio::select! {
         done = &mut work => done,
-        signal = stop_signal() => {
+        signal = stop_signal(limits::SEAL_CLOSES_WITHIN) => {
             if let Err(error) = signal {
                 error!(%error, "signals are not heard");
             }
@@ -354,7 +354,7 @@ async fn try_serve(args: ServeArgs) -> Result<(), u8> {
     let mut serving = std::pin::pin!(serve::serve(&seams, setup, options, tasks.clone(), ready));
     let served = tokio::select! {
         served = &mut serving => served,
-        signal = stop_signal() => {
+        signal = stop_signal(2 * limits::STOP_DEADLINE) => {
             if let Err(error) = signal {
                 error!(%error, "signals are not heard");
             }

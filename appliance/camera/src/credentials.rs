@@ -6,7 +6,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use link::credentials::{
@@ -95,31 +94,12 @@ pub fn link(camera: &Path, agency: &Path) -> Result<Credentials, CredentialError
 /// Loads the link's credentials again whenever their files change; what does not load is logged, and the last good
 /// ones stay. Never returns.
 pub async fn follow(keyring: &Keyring, camera: &Path, agency: &Path) {
-    let mut known = changed(camera, agency);
-    loop {
-        tokio::time::sleep(own::CREDENTIALS_EVERY).await;
-        let now = changed(camera, agency);
-        if now == known {
-            continue;
-        }
-        known = now;
-        match link(camera, agency) {
-            Ok(credentials) => {
-                keyring.replace(credentials);
-                info!("credentials taken anew");
-            }
-            Err(error) => {
-                warn!(%error, "changed credentials do not serve: the last good ones stay")
-            }
-        }
-    }
-}
-
-fn changed(camera: &Path, agency: &Path) -> [Option<SystemTime>; 4] {
+    let told = |loaded: Result<(), CredentialError>| match loaded {
+        Ok(()) => info!("credentials taken anew"),
+        Err(error) => warn!(%error, "changed credentials do not serve: the last good ones stay"),
+    };
     let files = files(camera, agency);
-    let crl = files.crl.unwrap_or_default();
-    [files.chain, files.key, files.trust, crl]
-        .map(|f| std::fs::metadata(f).and_then(|m| m.modified()).ok())
+    link::credentials::follow(keyring, &files, Role::Camera, own::CREDENTIALS_EVERY, told).await;
 }
 
 fn files(camera: &Path, agency: &Path) -> CredentialFiles {

@@ -52,3 +52,5 @@ pub const RELEASED_DIGESTS: usize =
     protocol::limits::MESSAGE_DIGESTS - protocol::limits::RELEASE_RECEIPTS;
 /// How often changed credentials are looked for.
 pub const CREDENTIALS_EVERY: Duration = Duration::from_secs(1);
+/// A recording that is told to end is sealed, synced and signed within this: the longest sync that a slow disk may take.
+pub const SEAL_CLOSES_WITHIN: Duration = Duration::from_secs(60);

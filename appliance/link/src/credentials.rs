@@ -13,6 +13,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use protocol::identity::{
     IdentityError, Revocation, Role, Trust, Usage, Verified, When, verify_chain,
@@ -254,4 +255,41 @@ impl Keyring {
     pub fn watch(&self) -> watch::Receiver<Arc<Credentials>> {
         self.0.subscribe()
     }
+}
+
+/// Loads credentials again whenever their files change, looking every `every`. What does not load leaves the
+/// last good ones in place and is told. Never returns.
+pub async fn follow(
+    keyring: &Keyring,
+    files: &CredentialFiles,
+    role: Role,
+    every: Duration,
+    told: impl Fn(Result<(), CredentialError>),
+) {
+    let mut known = stamps(files);
+    loop {
+        tokio::time::sleep(every).await;
+        let now = stamps(files);
+        if now == known {
+            continue;
+        }
+        known = now;
+        told(Credentials::load(files, role).map(|credentials| keyring.replace(credentials)));
+    }
+}
+
+/// Length and time of each file: enough to see that one was replaced.
+fn stamps(files: &CredentialFiles) -> [Option<(u64, Option<SystemTime>)>; 4] {
+    let stamp = |path: &Path| {
+        std::fs::metadata(path)
+            .ok()
+            .map(|m| (m.len(), m.modified().ok()))
+    };
+    let of = [
+        Some(&files.chain),
+        Some(&files.key),
+        Some(&files.trust),
+        files.crl.as_ref(),
+    ];
+    of.map(|path| path.and_then(|p| stamp(p)))
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
@@ -150,32 +151,54 @@ pub fn abort_on_panic() {
     }));
 }
 
-/// Resolves at the first SIGTERM or SIGINT, giving its name. A second signal after that ends the process at
-/// once.
+/// Exit code of a program that was told to stop and could not in time (sysexits EX_TEMPFAIL): the next start
+/// mends what was left.
+const NOT_IN_TIME: i32 = 75;
+
+/// Resolves at the first SIGTERM or SIGINT, giving its name. From then on a second signal ends the process at
+/// once (143 or 130), and so does the time `within` which it should have ended by itself (75), whatever its
+/// other threads wait for: the watch is a thread of its own and outlives the caller's runtime.
 ///
 /// # Errors
-/// Where the kernel refuses a handler.
-pub async fn stop_signal() -> io::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// Where the kernel refuses a handler or a thread.
+pub async fn stop_signal(within: Duration) -> io::Result<&'static str> {
+    let (first, told) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || match current_thread(watch_signals(first, within)) {
+            Ok(code) => std::process::exit(code),
+            Err(e) => error!("signals are not watched: {e}"),
+        })?;
+    told.await
+        .unwrap_or_else(|_| Err(io::Error::other("the signals' thread ended")))
+}
+
+/// The exit code, once the process has to end at once.
+async fn watch_signals(first: oneshot::Sender<io::Result<&'static str>>, within: Duration) -> i32 {
+    let signals = signal(SignalKind::terminate())
+        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
+    let (mut terminate, mut interrupt) = match signals {
+        Ok(signals) => signals,
+        Err(e) => {
+            let _ = first.send(Err(e));
+            return std::future::pending().await;
+        }
+    };
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
     info!("{name}: stopping; a second signal exits at once");
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "outlives every group of tasks: it is what ends the process"
-    )]
-    tokio::spawn(async move {
-        let code = tokio::select! {
-            _ = terminate.recv() => 143,
-            _ = interrupt.recv() => 130,
-        };
-        warn!("second signal: exiting at once");
-        std::process::exit(code);
-    });
-    Ok(name)
+    // Nobody waits any more where the program is ending already: its time counts from here all the same.
+    let _ = first.send(Ok(name));
+    tokio::select! {
+        _ = terminate.recv() => { warn!("second signal: exiting at once"); 143 }
+        _ = interrupt.recv() => { warn!("second signal: exiting at once"); 130 }
+        () = tokio::time::sleep(within) => {
+            error!("not stopped within {within:?}: exiting; the next start mends what was left");
+            NOT_IN_TIME
+        }
+    }
 }
 
 /// Runs `future` on a new current-thread runtime: the house's one kind, since a multi-thread runtime costs QUIC

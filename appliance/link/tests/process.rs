@@ -59,10 +59,26 @@ fn the_program() {
         .unwrap(),
         Ok("waits") => current_thread(async {
             println!("ready");
-            println!("first {}", stop_signal().await.unwrap());
+            println!(
+                "first {}",
+                stop_signal(Duration::from_secs(60)).await.unwrap()
+            );
             std::future::pending::<()>().await;
         })
         .unwrap(),
+        // What a program does while it stops: its runtime is gone, a thread is waited for.
+        Ok("hangs while it stops") => {
+            println!("ready");
+            let name = current_thread(stop_signal(Duration::from_secs(60))).unwrap();
+            println!("first {}", name.unwrap());
+            std::thread::sleep(Duration::from_secs(60));
+        }
+        Ok("never stops") => {
+            println!("ready");
+            let name = current_thread(stop_signal(Duration::from_millis(300))).unwrap();
+            println!("first {}", name.unwrap());
+            std::thread::sleep(Duration::from_secs(60));
+        }
         _ => {}
     }
 }
@@ -76,17 +92,30 @@ fn a_panic_in_any_task_aborts_the_process() {
 #[test]
 fn the_first_signal_asks_and_the_second_ends() {
     for (second, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
-        let mut child = start("waits");
-        wait_for(&mut child, "ready");
-        // The handler is installed right after; a signal before it would end the process by default.
-        std::thread::sleep(Duration::from_millis(200));
-        signal(&child, Signal::SIGTERM);
-        wait_for(&mut child, "first SIGTERM");
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "the first signal only asks"
-        );
-        signal(&child, second);
-        assert_eq!(end(&mut child).code(), Some(code));
+        for program in ["waits", "hangs while it stops"] {
+            let mut child = told_to_stop(program);
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "the first signal only asks"
+            );
+            signal(&child, second);
+            assert_eq!(end(&mut child).code(), Some(code), "{program}");
+        }
     }
+}
+
+#[test]
+fn who_does_not_stop_in_time_is_ended() {
+    let mut child = told_to_stop("never stops");
+    assert_eq!(end(&mut child).code(), Some(75));
+}
+
+fn told_to_stop(program: &str) -> Child {
+    let mut child = start(program);
+    wait_for(&mut child, "ready");
+    // The handler is installed right after; a signal before it would end the process by default.
+    std::thread::sleep(Duration::from_millis(200));
+    signal(&child, Signal::SIGTERM);
+    wait_for(&mut child, "first SIGTERM");
+    child
 }

@@ -21,17 +21,20 @@ pub const SITE_SILENT: &str = "site_silent";
 pub const KEY_LIST_REFUSED: &str = "key_list_refused";
 /// The revocation list is past its date.
 pub const CRL_STALE: &str = "crl_stale";
+/// Changed credentials do not serve; the last good ones are used.
+pub const CREDENTIALS_UNUSABLE: &str = "credentials_unusable";
 /// A camera broke the protocol or could not prove who it is.
 pub const CAMERA_FAULT: &str = "camera_fault";
 /// A site broke the protocol or signed what does not verify.
 pub const SITE_FAULT: &str = "site_fault";
 
 /// Every code that the hops raise; the spool's are `spool::alarm::CODES`.
-pub const CODES: [&str; 6] = [
+pub const CODES: [&str; 7] = [
     NO_ARCHIVE,
     SITE_SILENT,
     KEY_LIST_REFUSED,
     CRL_STALE,
+    CREDENTIALS_UNUSABLE,
     CAMERA_FAULT,
     SITE_FAULT,
 ];

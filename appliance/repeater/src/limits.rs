@@ -46,6 +46,8 @@ pub const RECEIPT_WAIT: Duration = Duration::from_secs(60);
 /// The longest pause that a site's `busy` is believed for.
 pub const BUSY_MOST: Duration = Duration::from_secs(300);
 
+/// How often changed credentials are looked for.
+pub const CREDENTIALS_EVERY: Duration = Duration::from_secs(1);
 /// From SIGTERM to the end of the process, at most.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(4);
 /// A thread that has not answered for so long is not alive (above the longest tolerated sync).

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::thread::JoinHandle;
 
 use anyhow::Context;
-use link::credentials::{Credentials, Keyring};
+use link::credentials::{CredentialError, Credentials, Keyring};
 use link::endpoint_keys::EndpointKeys;
 use link::quic::{Dialer, Hop as LinkHop, Options};
 use link::refusals::Refusals;
@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::notices::{Inventories, Notices};
 use crate::pull::Roster;
 use crate::pull::permits::Permits;
-use crate::{discover, forward, limits, pull, status};
+use crate::{alarms, discover, forward, limits, pull, status};
 
 /// Exit code for a disk that cannot be believed (sysexits EX_IOERR).
 const IO_ERROR: u8 = 74;
@@ -86,7 +86,9 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     };
     let pull_thread = thread("pull", common.clone(), pull_hop)?;
     let forward_thread = thread("forward", common.clone(), forward_hop)?;
-    let code = current_thread(serve(&common))?;
+    let code = current_thread(serve(&common)).map_err(anyhow::Error::from);
+    // However it ended: the hops wait for this.
+    common.tasks.cancel();
     // Reverse order: the hops stop pulling and putting, then the last barrier.
     let threads = [("pull", pull_thread), ("forward", forward_thread)];
     for (name, thread) in threads {
@@ -101,7 +103,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         error!("storage: the thread panicked");
     }
     info!("stopped");
-    code
+    code.and_then(|code| code)
 }
 
 fn key_list(path: &Path, keyring: &Keyring) -> anyhow::Result<KeyList> {
@@ -305,6 +307,7 @@ async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
     };
     println!("ready: metrics on {address}");
     info!(%address, "ready");
+    follow_credentials(common);
     let mut fatal = common.storage.fatal();
     let page = axum::serve(listener, status::routes(view));
     let code = tokio::select! {
@@ -312,13 +315,40 @@ async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
             served.context("the status page ended")?;
             ExitCode::FAILURE
         }
-        signal = stop_signal() => {
+        signal = stop_signal(limits::STOP_DEADLINE) => {
             info!("{}: stopping", signal?);
             ExitCode::SUCCESS
         }
         _ = fatal.wait_for(Option::is_some) => ExitCode::from(IO_ERROR),
         () = common.tasks.cancelled() => ExitCode::FAILURE,
     };
-    common.tasks.cancel();
     Ok(code)
+}
+
+/// Renewed certificates and newer revocation lists count without a restart; sessions watch the keyring.
+fn follow_credentials(common: &Common) {
+    let (keyring, alarms, clock) = (
+        common.keyring.clone(),
+        common.alarms.clone(),
+        common.seams.clock.clone(),
+    );
+    let (files, stop) = (common.config.credentials.clone(), common.tasks.token());
+    let subject = files.chain.display().to_string();
+    common.tasks.spawn("credentials", async move {
+        let told = |loaded: Result<(), CredentialError>| match loaded {
+            Ok(()) => {
+                info!("credentials taken anew");
+                alarms.clear(alarms::CREDENTIALS_UNUSABLE, &subject);
+            }
+            Err(e) => {
+                let mend = "put back a certificate, key and revocation list that fit together; the last good ones are used";
+                alarms.raise(alarms::CREDENTIALS_UNUSABLE, &subject, e.to_string(), mend, clock.now());
+            }
+        };
+        let follow = link::credentials::follow(&keyring, &files, Role::Repeater, limits::CREDENTIALS_EVERY, told);
+        tokio::select! {
+            () = follow => {}
+            () = stop.cancelled() => {}
+        }
+    });
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use link::random::Random;
@@ -51,15 +52,16 @@ pub(super) fn kept(dir: &Path) -> Result<PathBuf> {
     fs::canonicalize(dir).with_context(|| format!("cannot find {}", dir.display()))
 }
 
+/// Every party has stopped, and the folder is gone, this long after a signal.
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
+
 /// The first signal ends the run in order, a second one at once.
 pub(super) fn stop_on_signal(stop: &Arc<AtomicBool>) {
     let stop = Arc::clone(stop);
     std::thread::spawn(move || {
-        link::tasks::current_thread(async {
-            if link::tasks::stop_signal().await.is_ok() {
-                stop.store(true, Ordering::Relaxed);
-                std::future::pending::<()>().await; // a second signal is answered as long as this runs
-            }
-        })
+        let told = link::tasks::current_thread(link::tasks::stop_signal(STOPS_WITHIN));
+        if matches!(told, Ok(Ok(_))) {
+            stop.store(true, Ordering::Relaxed);
+        }
     });
 }

@@ -89,8 +89,12 @@ impl Thread {
     }
 
     fn patience(&self) -> Duration {
+        let now = self.clock.instant();
+        if let Some(until) = self.no_room_until.filter(|until| now < *until) {
+            return until - now;
+        }
         match self.group_since {
-            Some(since) => limits::GROUP_LINGER.saturating_sub(self.clock.instant() - since),
+            Some(since) => limits::GROUP_LINGER.saturating_sub(now - since),
             None => limits::HOUSEKEEPING,
         }
     }
