@@ -129,6 +129,8 @@ impl Peer {
     /// the session's owner selects on this and closes.
     pub async fn until_refused(&self, keyring: &Keyring, refusals: &Refusals) -> IdentityError {
         let mut replaced = keyring.watch();
+        // At once, too: what was replaced during the handshake was not seen by it.
+        replaced.mark_changed();
         while replaced.changed().await.is_ok() {
             let present = replaced.borrow_and_update().clone();
             if let Err(error) = self.recheck(&present) {

@@ -174,6 +174,29 @@ fn revocation_ends_a_running_session() {
 }
 
 #[test]
+fn revoked_during_the_handshake_is_revoked_at_once() {
+    let trial = Trial::new();
+    current_thread(async {
+        let clock = Clock::system();
+        let keyring = trial.camera();
+        let mut server = Server::start(Hop::Camera, keyring.clone(), &clock).await;
+        let (repeater, _) = dialer(Hop::Camera, trial.repeater(), &clock).await;
+        let _there = repeater.connect(server.address).await.unwrap();
+        let here = server.next().await;
+        trial.agency.revoke(&trial.repeater_files().chain).unwrap();
+        let anew = Credentials::load(&trial.camera_files(), Role::Camera).unwrap();
+        keyring.replace(anew);
+        let refusals = Refusals::new();
+        let refused = here.until_refused(&keyring, &refusals);
+        let error = tokio::time::timeout(Duration::from_secs(10), refused)
+            .await
+            .expect("nothing is replaced any more");
+        assert_eq!(error, IdentityError::Revoked);
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_crowd_of_diallers_is_let_in_after_proving_its_addresses() {
     let trial = Trial::new();
     current_thread(async {

@@ -10,8 +10,8 @@ use ciborium::Value;
 use coset::iana::{Algorithm, EnumI64, HeaderAlgorithmParameter};
 use coset::{
     AsCborValue, CborSerializable, CoseEncrypt, CoseEncryptBuilder, CoseKdfContextBuilder, CoseKey,
-    CoseKeyBuilder, CoseRecipient, CoseRecipientBuilder, HeaderBuilder, Label, ProtectedHeader,
-    RegisteredLabelWithPrivate, SuppPubInfo, TaggedCborSerializable, iana,
+    CoseKeyBuilder, CoseRecipient, CoseRecipientBuilder, HeaderBuilder, KeyType, Label,
+    ProtectedHeader, RegisteredLabelWithPrivate, SuppPubInfo, TaggedCborSerializable, iana,
 };
 use minicbor::{Decode, Encode};
 use zeroize::{Zeroize, Zeroizing};
@@ -94,13 +94,17 @@ pub struct SealedHeader {
 /// Seals `private` for `recipients`. `random` fills a slice with fresh random bytes.
 ///
 /// # Errors
-/// [`HeaderError::TooLong`] where the metadata is too long, or what the suite answers.
+/// [`HeaderError::TooLong`] where the metadata is too long, [`HeaderError::Malformed`] for no recipient or more
+/// than 8, or what the suite answers.
 pub fn seal(
     recording: &RecordingId,
     private: &Private,
     recipients: &[PublicKey],
     random: &dyn Fn(&mut [u8]),
 ) -> Result<SealedHeader, HeaderError> {
+    if recipients.is_empty() || recipients.len() > limits::HEADER_RECIPIENTS {
+        return Err(HeaderError::Malformed("no recipients, or too many"));
+    }
     let mut key = Zeroizing::new([0; 32]);
     let mut iv = [0; 12];
     random(key.as_mut());
@@ -289,14 +293,17 @@ fn ec2(value: &Value) -> Result<PublicKey, HeaderError> {
         coordinate(iana::Ec2KeyParameter::X),
         coordinate(iana::Ec2KeyParameter::Y),
     );
-    let (Some(x), Some(y)) = (x, y) else {
+    let curve = Label::Int(iana::Ec2KeyParameter::Crv.to_i64());
+    let p256 = Value::from(iana::EllipticCurve::P_256.to_i64());
+    let on_p256 = key.kty == KeyType::Assigned(iana::KeyType::EC2)
+        && key.params.iter().any(|(l, v)| *l == curve && *v == p256);
+    let (Some(x), Some(y), true) = (x, y, on_p256) else {
         return Err(HeaderError::Malformed(
             "the ephemeral key is not an uncompressed P-256 point",
         ));
     };
-    Ok(PublicKey::from_sec1(
-        &[&[4], x.as_slice(), y.as_slice()].concat(),
-    )?)
+    PublicKey::from_sec1(&[&[4], x.as_slice(), y.as_slice()].concat())
+        .map_err(|_| HeaderError::Malformed("the ephemeral key is not a point of P-256"))
 }
 
 #[cfg(test)]

@@ -152,7 +152,12 @@ impl KeyList {
     /// [`KeyListError::Invalid`] for a body that no verifier would take.
     pub fn sign(body: Body, root: &SigningKey) -> Result<KeyList, KeyListError> {
         check(&body)?;
-        let bytes = cose::sign_statement(KIND, to_cbor(&body), root)?.into();
+        let bytes: Bytes = cose::sign_statement(KIND, to_cbor(&body), root)?.into();
+        if bytes.len() > limits::KEY_LIST_BYTES {
+            return Err(KeyListError::Invalid(
+                "longer than 32 KiB, which nobody takes: drop void epochs and revoked keys that no footage names any more",
+            ));
+        }
         Ok(KeyList { body, bytes })
     }
 
@@ -263,6 +268,12 @@ fn check(body: &Body) -> Result<(), KeyListError> {
     if lengths.iter().any(|l| *l > limits::KEY_LIST_ENTRIES) {
         return Err(KeyListError::Invalid("more than 128 entries of one kind"));
     }
+    let active = body.recipients.iter().filter(|r| r.state == State::Active);
+    if active.count() > limits::HEADER_RECIPIENTS {
+        return Err(KeyListError::Invalid(
+            "more than 8 active recipients: a header holds no more; retire some",
+        ));
+    }
     let keys = body
         .receipt_keys
         .iter()
@@ -270,8 +281,9 @@ fn check(body: &Body) -> Result<(), KeyListError> {
         .chain(body.recipients.iter().map(|r| &r.public_key));
     let mut ids = Vec::new();
     for key in keys {
-        let key = PublicKey::from_sec1(key)
-            .map_err(|_| KeyListError::Invalid("a key that is not uncompressed P-256"))?;
+        let key = PublicKey::from_sec1(key).map_err(|_| {
+            KeyListError::Invalid("a key that is not an uncompressed point of P-256")
+        })?;
         ids.push(key.id());
     }
     ids.sort_unstable();

@@ -12,7 +12,7 @@ use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrap};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-    UnparsedPublicKey,
+    ParsedPublicKey, UnparsedPublicKey,
 };
 use aws_lc_rs::{agreement, digest, hkdf};
 use zeroize::Zeroizing;
@@ -105,15 +105,18 @@ impl fmt::Debug for Hasher {
 pub struct PublicKey([u8; PUBLIC_KEY_BYTES]);
 
 impl PublicKey {
-    /// Parses uncompressed SEC1; the point itself is checked when the key is used.
+    /// Parses uncompressed SEC1. The point is on the curve: nobody seals for, or signs for, a key that no one can
+    /// hold.
     ///
     /// # Errors
-    /// [`SuiteError::BadKey`] for any other length or form.
+    /// [`SuiteError::BadKey`] for any other length or form, and for a point that is not on the curve.
     pub fn from_sec1(bytes: &[u8]) -> Result<Self, SuiteError> {
-        match <[u8; PUBLIC_KEY_BYTES]>::try_from(bytes) {
-            Ok(key) if key[0] == 4 => Ok(PublicKey(key)),
-            _ => Err(SuiteError::BadKey),
+        let key = <[u8; PUBLIC_KEY_BYTES]>::try_from(bytes).map_err(|_| SuiteError::BadKey)?;
+        if key[0] != 4 {
+            return Err(SuiteError::BadKey);
         }
+        ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key).map_err(|_| SuiteError::BadKey)?;
+        Ok(PublicKey(key))
     }
     /// The 65 bytes.
     #[must_use]

@@ -294,4 +294,10 @@ fn a_public_key_is_an_uncompressed_point() {
     assert!(PublicKey::from_sec1(&bytes).is_ok());
     bytes[0] = 6;
     assert!(PublicKey::from_sec1(&bytes).is_err());
+    bytes[0] = 4;
+    bytes[64] ^= 1;
+    assert!(
+        PublicKey::from_sec1(&bytes).is_err(),
+        "a point that is not on the curve"
+    );
 }

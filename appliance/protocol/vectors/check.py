@@ -330,6 +330,13 @@ MESSAGES = {
 # ---------------------------------------------------------------- keys and certificates
 
 
+def on_curve(point):
+    try:
+        return bool(ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point))
+    except ValueError:
+        return False
+
+
 def public_key(point):
     need(len(point) == 65 and point[0] == 4, "invalid")
     return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
@@ -508,6 +515,7 @@ def encrypt(data):
         ephemeral = outer.get(-1)
         need(type(ephemeral) is dict and (ephemeral.get(1), ephemeral.get(-1)) == (2, 1), "malformed")
         need(all(type(ephemeral.get(c)) is bytes and len(ephemeral[c]) == 32 for c in (-2, -3)), "malformed")
+        need(on_curve(b"\x04" + ephemeral[-2] + ephemeral[-3]), "malformed")
         need(type(wrapped) is bytes and len(wrapped) == 40, "malformed")
         need(type(outer.get(4)) is bytes and len(outer[4]) == 16, "malformed")
     return parts
@@ -592,7 +600,9 @@ def check_key_list(b):
     need(all(len(entries) <= 128 for entries in lists), "invalid")
     keys = [k["public_key"] for k in b["receipt_keys"] + b["recipients"]]
     for key in keys:
-        need(len(key) == 130 and key.startswith("04"), "invalid")
+        need(len(key) == 130 and key.startswith("04") and on_curve(bytes.fromhex(key)), "invalid")
+    active = [r for r in b["recipients"] if r["state"] == "active"]
+    need(len(active) <= 8, "invalid")
     need(len(set(keys)) == len(keys), "invalid")
 
 

@@ -396,6 +396,19 @@ fn refuse_forms(w: &World, b: &mut Book<'_>) {
         "malformed",
         given(&keyless, &fresh(json!(null))),
     );
+    for (name, label, by) in [
+        ("an ephemeral key of another curve", -1, Cbor::from(2)),
+        ("an ephemeral key of another type", 1, Cbor::from(1)),
+        (
+            "an ephemeral key that is not on the curve",
+            -3,
+            Cbor::Bytes(vec![7; 32]),
+        ),
+    ] {
+        let other = changed(&one, |parts| ephemeral(&mut parts[1], label, &by));
+        let other = replaced(bytes, 3, Cbor::Array(vec![other]));
+        b.refuse(name, "malformed", given(&other, &fresh(json!(null))));
+    }
     let short = changed(&one, |parts| parts[2] = Cbor::Bytes(vec![0; 24]));
     let short = replaced(bytes, 3, Cbor::Array(vec![short]));
     b.refuse(
@@ -429,6 +442,17 @@ fn changed(value: &Cbor, change: impl Fn(&mut Vec<Cbor>)) -> Cbor {
     change(value.as_array_mut().unwrap());
     assert!(!encoded(&value).is_empty());
     value
+}
+
+/// Replaces a label of the ephemeral key in a recipient's header map.
+fn ephemeral(map: &mut Cbor, label: i64, by: &Cbor) {
+    let map = map.as_map_mut().unwrap();
+    let key = map.iter_mut().find(|(k, _)| *k == Cbor::from(-1)).unwrap();
+    let part = key.1.as_map_mut().unwrap();
+    part.iter_mut()
+        .find(|(k, _)| *k == Cbor::from(label))
+        .unwrap()
+        .1 = by.clone();
 }
 
 /// Removes a label from a header map.

@@ -8,7 +8,7 @@ use protocol::cose::{sign_statement, to_cbor};
 use protocol::ids::Digest;
 use protocol::keylist::{self, State, VoidEpoch};
 use protocol::receipt::{self, Verdict};
-use protocol::suite::sha256;
+use protocol::suite::{AgreementKey, sha256};
 use protocol::{limits, manifest};
 use serde_json::{Value, json};
 
@@ -111,6 +111,20 @@ fn refuse_key_lists(w: &World, b: &mut Book<'_>) {
     refuse("a compressed key", "invalid", &|l| {
         l.recipients[0].public_key.truncate(33);
         l.recipients[0].public_key[0] = 2;
+    });
+    refuse("a point that is not on the curve", "invalid", &|l| {
+        *l.recipients[0].public_key.last_mut().unwrap() ^= 1;
+    });
+    refuse("nine active recipients", "invalid", &|l| {
+        let nth = |n: u8| keylist::Recipient {
+            public_key: AgreementKey::from_scalar(&[n; 32])
+                .and_then(|key| key.public())
+                .unwrap()
+                .sec1()
+                .to_vec(),
+            ..l.recipients[0].clone()
+        };
+        l.recipients = (1..=9).map(nth).collect();
     });
     refuse("129 void epochs", "invalid", &|l| {
         let void = |n| VoidEpoch {
