@@ -344,6 +344,54 @@ fn every_named_proof_exists() {
     report(found);
 }
 
+#[test]
+fn every_rule_names_tests_that_exist_and_says_what_was_tried() {
+    let (rust, out) = (rust_files(), read("tests/taken_out.toml"));
+    let text = read("appliance/ARCHITECTURE.md");
+    let table = text.split("| tried |").nth(1).unwrap();
+    let mut found = Vec::new();
+    let rows = table.lines().skip(2).take_while(|l| l.starts_with('|'));
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let names: Vec<&str> = cells[3].split('`').skip(1).step_by(2).collect();
+        let listed = names
+            .iter()
+            .any(|n| out.contains(&format!("test = \"{n}\"")));
+        if names.is_empty() || !names.iter().all(|n| proof_exists(&rust, "test", n)) {
+            found.push(format!(
+                "{}: names no test, or one that does not exist",
+                cells[1]
+            ));
+        }
+        if (cells[4] == "yes") != listed {
+            found.push(format!(
+                "{}: `yes` stands where taken_out.toml has its test",
+                cells[1]
+            ));
+        }
+    }
+    report(found);
+}
+
+#[test]
+fn every_line_to_be_taken_out_is_there_once() {
+    let unescape = |s: &str| s.replace("\\n", "\n").replace("\\\"", "\"");
+    let value = |rule: &str, key: &str| {
+        let line = rule
+            .lines()
+            .find_map(|l| l.strip_prefix(&format!("{key} = \"")));
+        unescape(line.and_then(|l| l.strip_suffix('"')).unwrap())
+    };
+    let out = read("tests/taken_out.toml");
+    let rules: Vec<&str> = out.split("[[rule]]").skip(1).collect();
+    assert!(rules.len() >= 20, "{} rules", rules.len());
+    report(rules.iter().filter_map(|rule| {
+        let (file, line) = (value(rule, "file"), value(rule, "line"));
+        let times = read(&file).matches(&line).count();
+        (times != 1).then(|| format!("{file}: `{line}` stands there {times} times, not once"))
+    }));
+}
+
 // ---- the rules catch what they should ----
 
 #[test]
