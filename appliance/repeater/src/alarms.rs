@@ -39,8 +39,8 @@ pub const CODES: [&str; 7] = [
     SITE_FAULT,
 ];
 
-/// Alarms of one code and kind of subject at most; the oldest stand.
-const MOST: usize = 1024;
+/// Alarms of one code at most; the oldest stand. Each code has its own room: many of one kind hide none of another.
+const MOST_PER_CODE: usize = 128;
 
 /// One raised alarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -89,7 +89,8 @@ impl Alarms {
     ) {
         let mut raised = lock(&self.raised);
         let key = (code, subject.to_owned());
-        if raised.contains_key(&key) || raised.len() >= MOST {
+        let alike = raised.keys().filter(|(c, _)| *c == code).count();
+        if raised.contains_key(&key) || alike >= MOST_PER_CODE {
             return;
         }
         let alarm = Alarm {

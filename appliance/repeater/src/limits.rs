@@ -13,6 +13,8 @@ pub const GROUP_LINGER: Duration = Duration::from_millis(20);
 pub const STORAGE_WAIT: Duration = Duration::from_secs(5);
 /// How often the storage thread looks for room to make and bytes to re-read.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(2);
+/// The same while room is being made: meanwhile bytes are taken.
+pub const RECLAIM_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes re-read by the background scrub at each housekeeping: 1 MiB/s, a terabyte in twelve days.
 pub const SCRUB_BYTES: u64 = 2 << 20;
 

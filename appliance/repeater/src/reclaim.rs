@@ -27,7 +27,13 @@ pub struct Round {
 /// What the spool says.
 pub fn round(spool: &mut Spool, now: Time) -> Result<Round, SpoolError> {
     let mut round = make_room(spool, now)?;
-    let scrubbed = spool.scrub_step(limits::SCRUB_BYTES, now)?;
+    // While room is made this comes often: the scrub keeps its rate.
+    let budget = if round.segments > 0 {
+        0
+    } else {
+        limits::SCRUB_BYTES
+    };
+    let scrubbed = spool.scrub_step(budget, now)?;
     for digest in &scrubbed.damaged {
         error!(%digest, "a copy on this disk is damaged; it is pulled again where its camera still has it");
     }
@@ -36,19 +42,14 @@ pub fn round(spool: &mut Spool, now: Time) -> Result<Round, SpoolError> {
     Ok(round)
 }
 
-/// Frees copies until the low watermark is reached or nothing more may go.
+/// Frees some copies where room is asked for. Whoever freed any comes again soon: a terabyte is not freed in one go,
+/// during which nobody's bytes would be taken.
 ///
 /// # Errors
 /// What the spool says.
 pub fn make_room(spool: &mut Spool, now: Time) -> Result<Round, SpoolError> {
-    let mut round = Round::default();
-    loop {
-        let freed = spool.reclaim(now)?;
-        round.segments += freed.segments;
-        round.bytes += freed.bytes;
-        if freed.segments == 0 {
-            break;
-        }
+    let freed = spool.reclaim(now)?;
+    if freed.segments > 0 {
         info!(
             segments = freed.segments,
             bytes = freed.bytes,
@@ -56,5 +57,9 @@ pub fn make_room(spool: &mut Spool, now: Time) -> Result<Round, SpoolError> {
             "reclaimed"
         );
     }
-    Ok(round)
+    Ok(Round {
+        segments: freed.segments,
+        bytes: freed.bytes,
+        ..Round::default()
+    })
 }

@@ -148,11 +148,11 @@ impl Alarms {
         if self.0.contains_key(&id) {
             return false;
         }
-        if self.0.len() >= limits::ALARMS {
+        if self.0.keys().filter(|(c, _)| c == code).count() >= limits::ALARMS_PER_CODE {
             tracing::error!(
                 code,
                 subject,
-                "{what}; too many alarms are raised to keep this one"
+                "{what}; too many alarms of this code are raised to keep this one"
             );
             return false;
         }
@@ -199,4 +199,30 @@ impl Alarms {
 
 fn alarm_key(code: &str, subject: &str) -> Key {
     key(tag::ALARM, &[code.as_bytes(), b"\0", subject.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::faults::Faults;
+    use crate::folder::Folder;
+
+    #[test]
+    fn many_alarms_of_one_code_hide_none_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, run) = (dir.path().join("spool"), dir.path().join("run"));
+        let folder = Folder::open(&root, &run, Faults::none()).unwrap();
+        let mut ledger = Ledger::create(&folder, "ledger").unwrap();
+        let mut alarms = Alarms::default();
+        let mut raise = |code: &str, subject: &str| {
+            alarms.raise(code, subject, String::new(), Time(1), &mut ledger)
+        };
+        for n in 0..2 * limits::ALARMS_PER_CODE {
+            let kept = raise("segment_refused", &n.to_string());
+            assert_eq!(kept, n < limits::ALARMS_PER_CODE);
+        }
+        assert!(raise("unaccounted", "spool") && !raise("unaccounted", "spool"));
+        assert_eq!(alarms.all().len(), limits::ALARMS_PER_CODE + 1);
+    }
 }

@@ -249,6 +249,9 @@ impl Books {
         };
         let mut new = old.clone();
         change(&mut new);
+        if new == old {
+            return Ok(());
+        }
         self.apply_manifest(digest, Some((&old, rec)), new, rec)
     }
 

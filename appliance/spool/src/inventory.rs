@@ -129,7 +129,10 @@ impl Spool {
     /// Writes the pages beside the file that they replace at the commit.
     fn keep_inventory(&mut self, inventory: &Inventory) -> Result<(), SpoolError> {
         let path = self.folder.inventory(inventory.camera());
-        let tmp = path.with_extension("tmp");
+        // Beside the whole name: a serial may hold dots, and two cameras must not share one.
+        let mut tmp = path.clone().into_os_string();
+        tmp.push(".tmp");
+        let tmp = std::path::PathBuf::from(tmp);
         let mut bytes = Vec::new();
         for page in inventory.pages() {
             bytes.extend(
@@ -199,6 +202,12 @@ impl Spool {
             rec.row.stages[Stage::Archived as usize] + rec.row.stages[Stage::Released as usize];
         let erased = held.is_some_and(|h| !h.erased.is_empty());
         if rec.row.fate == has && archived == 0 && !erased {
+            return Ok(());
+        }
+        // What is over stays over: a camera's whole history is not walked at each of its inventories.
+        let released = rec.row.stages[Stage::Released as usize];
+        let over = has == camera_has::ERASED && released == rec.row.stages.iter().sum::<u32>();
+        if rec.row.fate == has && over {
             return Ok(());
         }
         rec.row.fate = has;

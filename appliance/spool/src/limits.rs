@@ -32,8 +32,9 @@ pub const DAY_MS: u64 = 86_400_000;
 pub const CAMERA_OUTSTANDING: u64 = 1 << 20;
 /// Interrupted pulls whose running hash is remembered, so that a resume need not read the prefix again.
 pub const SUSPENDED: usize = 256;
-/// Alarms that are raised at one time; what is beyond is in the log only.
-pub const ALARMS: usize = 1024;
+/// Alarms of one code that are raised at one time; what is beyond is in the log only. Each code has its own room, so
+/// that a camera that raises many of one kind hides none of another.
+pub const ALARMS_PER_CODE: usize = 64;
 /// Rows that one look for work may pass over because they are in flight.
 pub const SKIPPED_ROWS: usize = 8192;
 /// Bytes that are read or hashed at a time.

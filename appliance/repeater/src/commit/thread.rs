@@ -34,7 +34,7 @@ pub(super) struct Thread {
     slots: HashMap<u64, Result<Incoming, SpoolError>>,
     waiting: Vec<Later>,
     group_since: Option<Instant>,
-    kept_house: Option<Instant>,
+    house_due: Option<Instant>,
     no_room_until: Option<Instant>,
 }
 
@@ -58,7 +58,7 @@ impl Thread {
             slots: HashMap::new(),
             waiting: Vec::new(),
             group_since: None,
-            kept_house: None,
+            house_due: None,
             no_room_until: None,
         }
     }
@@ -74,10 +74,7 @@ impl Thread {
             if self.group_is_due() {
                 self.barrier()?;
             }
-            if self
-                .kept_house
-                .is_none_or(|at| self.clock.instant() - at >= limits::HOUSEKEEPING)
-            {
+            if self.house_due.is_none_or(|at| self.clock.instant() >= at) {
                 self.keep_house()?;
             }
         }
@@ -95,7 +92,9 @@ impl Thread {
         }
         match self.group_since {
             Some(since) => limits::GROUP_LINGER.saturating_sub(now - since),
-            None => limits::HOUSEKEEPING,
+            None => self
+                .house_due
+                .map_or(Duration::ZERO, |at| at.saturating_duration_since(now)),
         }
     }
 
@@ -305,8 +304,12 @@ impl Thread {
 
     fn keep_house(&mut self) -> Result<(), String> {
         let now = self.clock.now();
+        let mut pause = limits::HOUSEKEEPING;
         match reclaim::round(&mut self.spool, now) {
             Ok(round) => {
+                if round.segments > 0 {
+                    pause = limits::RECLAIM_PAUSE;
+                }
                 self.metrics.reclaimed_bytes.inc_by(round.bytes);
                 self.metrics
                     .scrub_pass_started
@@ -323,7 +326,7 @@ impl Thread {
         self.watch_gate();
         self.alarms.take_spool(self.spool.alarms());
         self.show();
-        self.kept_house = Some(self.clock.instant());
+        self.house_due = Some(self.clock.instant() + pause);
         Ok(())
     }
 
