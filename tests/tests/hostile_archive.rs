@@ -1,5 +1,5 @@
 //! A site that lies: it takes the footage and signs what it should not, or is not the site that it should be. No camera
-//! erases anything on its word, and the repeater keeps its copy.
+//! erases anything on its word, and the repeater keeps its copy. One that stalls holds nothing up but itself.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::ids::{Digest, StoreEpoch};
+use protocol::manifest::Class;
 use protocol::manifest::Manifest;
-use protocol::message::Message;
+use protocol::message::{Busy, Message, Want};
+use tests::camera_double::{self, honest};
 use tests::footage::footage;
-use tests::sealed::{receipt_body, receipt_key, signed};
-use tests::site_double::Script;
+use tests::sealed::{Recording, camera_id, receipt_body, receipt_key, record, signed};
+use tests::site_double::{Script, want_all};
 use tests::station::{Plan, Station};
-use tests::wait::throughout;
+use tests::wait::{now, throughout, until};
 
 const MIB: usize = 1 << 20;
 const EPOCH: StoreEpoch = StoreEpoch([5; 16]);
@@ -123,4 +125,116 @@ fn another_site_at_the_sites_address_gets_nothing() {
         repeater.counted("repeater_put_bytes_total{site=\"site-a\"}"),
         0
     );
+}
+
+/// An honest site's script.
+fn takes_all(station: &Station, name: &'static str) -> Script {
+    let key = receipt_key(station, name);
+    Script::new(station, name, move |m| {
+        receipt(signed(receipt_body(name, EPOCH, m), &key))
+    })
+}
+
+#[test]
+fn a_site_that_never_answers_loses_its_work_while_a_camera_offloads() {
+    let station = Station::new(Plan {
+        sites: &["site-a", "site-b"],
+        ..Plan::default()
+    });
+    let camera = camera_id("BWC-0001");
+    let recordings: Vec<Recording> = (0..12)
+        .map(|n| {
+            let sites = ["site-a", "site-b"];
+            record(&station, &camera, n, &footage(n, 48 << 10), 1 << 10, &sites)
+        })
+        .collect();
+    let items: u64 = recordings.iter().map(|r| r.segments.len() as u64 + 1).sum();
+    // Twenty segments a second: the repeater's bells ring all along.
+    let double = camera_double::Script::new(&station, camera, recordings)
+        .answering(|recordings, digest, offset| {
+            std::thread::sleep(Duration::from_millis(50));
+            honest(recordings, digest, offset)
+        })
+        .listen(&station);
+    let mute = takes_all(&station, "site-a")
+        .offered(|_| Vec::new())
+        .listen(&station, "site-a");
+    let other = takes_all(&station, "site-b").listen(&station, "site-b");
+    let repeater = station.repeater(
+        &[double.address],
+        &[("site-a", mute.address), ("site-b", other.address)],
+    );
+    repeater.wait_held(1);
+    let begun = now();
+    repeater.wait_alarm("site_silent");
+    let took = now().saturating_duration_since(begun);
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    let s = &repeater.status()["spool"]["segments"];
+    assert!(
+        s["announced"].as_u64().unwrap() > 0,
+        "still offloading: {s}"
+    );
+    until("the other site has it all", || {
+        repeater.items("archived") + repeater.items("released") == items
+    });
+    assert_eq!(
+        repeater.counted("repeater_put_bytes_total{site=\"site-a\"}"),
+        0
+    );
+}
+
+#[test]
+fn busy_and_wants_about_nothing_hold_nothing_up() {
+    let station = Station::new(Plan::default());
+    let mut camera = station.camera(1);
+    let sealed = camera.seal(&footage(1, 2 * MIB), &[]);
+    let flood = |n: u8| {
+        [
+            Message::Busy(Busy {
+                about: Digest([n; 32]),
+                class: Class::Urgent,
+                retry_after_ms: 300_000,
+            }),
+            Message::Want(Want {
+                manifest: Digest([n; 32]),
+                digests: vec![Digest([n; 32]); 1000],
+                grant: 1000,
+            }),
+        ]
+    };
+    let site = takes_all(&station, "site-a")
+        .offered(move |m| {
+            let mut says: Vec<Message> = (0..=200).flat_map(flood).collect();
+            says.push(want_all(m));
+            says
+        })
+        .listen(&station, "site-a");
+    let repeater = station.repeater(&[camera.serve()], &[("site-a", site.address)]);
+    until("all is archived", || {
+        repeater.items("archived") + repeater.items("released") == sealed.items()
+    });
+    assert_eq!(repeater.alarms(), Vec::<String>::new());
+}
+
+#[test]
+fn a_site_that_is_gone_is_an_alarm_though_another_answers() {
+    let station = Station::new(Plan {
+        sites: &["site-a", "site-b"],
+        ..Plan::default()
+    });
+    let site = station.site("site-a");
+    // A socket that nobody reads.
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let gone = nobody.local_addr().unwrap();
+    let mut repeater = station.repeater(&[], &[site.told(), ("site-b", gone)]);
+    repeater.wait_alarm("site_silent");
+    throughout("it stands", Duration::from_secs(2), || {
+        repeater.alarms() == ["site_silent"]
+    });
+    let back = takes_all(&station, "site-b").listen(&station, "site-b");
+    repeater.run_with(&[], &[site.told(), ("site-b", back.address)], "");
+    until("both answer", || {
+        repeater.metric("repeater_site_up{site=\"site-b\"}") > 0.0
+    });
+    assert_eq!(repeater.alarms(), Vec::<String>::new());
 }

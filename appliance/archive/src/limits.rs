@@ -11,8 +11,14 @@ pub const BYTES_IN_FLIGHT_CONNECTION: u64 = 16 << 20;
 pub const CONNECTIONS: u32 = 4096;
 /// Offers of one connection that are neither stored nor refused.
 pub const OFFERS: usize = 256;
+/// The same for urgent ones beyond that.
+pub const OFFERS_URGENT: usize = 64;
 /// Headers and segments that are wanted on one connection and not yet put.
 pub const WANTS: usize = 256;
+/// The same for urgent ones beyond that.
+pub const WANTS_URGENT: usize = 128;
+/// A grant of which nothing was put for so long lapses where another offer needs it.
+pub const GRANT_LAPSES: Duration = Duration::from_secs(5);
 /// Offers of one connection being looked up in the store at one time.
 pub const LOOKUPS: usize = 4;
 /// What became durable within this time is signed as one receipt.

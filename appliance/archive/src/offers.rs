@@ -7,7 +7,10 @@
 //!   for it. One header serves all manifests of its recording.
 //! - What became durable within [`limits::RECEIPT_BATCH`] is one receipt per manifest, sent at once when the
 //!   manifest lacks nothing more.
-//! - Offers and wants are bounded; an offer beyond is put off.
+//! - Offers and wants are bounded; an offer beyond is put off. Urgent ones have a quota of their own beyond, and
+//!   nothing else takes of it.
+//! - A grant is for what the peer has. One of which nothing came for [`limits::GRANT_LAPSES`] lapses where another
+//!   offer needs it; so does the place of an offer of which nothing is on its way. Both may be offered again.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -73,6 +76,8 @@ struct Offer {
     class: Class,
     slots: BTreeMap<Digest, Slot>,
     granted: usize,
+    /// When it was offered, or something of it last put.
+    touched: Instant,
     /// Durable segments that no receipt of this offer names yet.
     ready: Vec<Digest>,
     /// Whether a receipt is owed although `ready` may be empty (the header came, or nothing was lacking).
@@ -97,8 +102,17 @@ impl Offer {
             .get(&self.header)
             .is_some_and(|s| matches!(s.state, State::Stored | State::Durable))
     }
-    fn is_complete(&self) -> bool {
-        self.lacks_nothing() && self.ready.is_empty() && !self.owed
+    fn is_urgent(&self) -> bool {
+        self.class == Class::Urgent
+    }
+    /// Whether its grant may go to another.
+    fn is_idle(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.touched) >= limits::GRANT_LAPSES
+    }
+    /// Whether it may be forgotten: nothing of it is on its way, or due.
+    fn is_spare(&self, now: Instant) -> bool {
+        let waits = self.granted > 0 && !self.is_idle(now);
+        self.ready.is_empty() && !self.owed && !waits && self.is(State::Arriving) == 0
     }
     fn note(&mut self, now: Instant) {
         self.since.get_or_insert(now);
@@ -118,18 +132,22 @@ impl Offers {
     pub fn offer(&mut self, manifest: &Manifest, stored: &[Digest], now: Instant) -> Answer {
         let id = manifest.digest();
         let before = self.open.remove(&id);
-        if before.is_none() && !self.make_room() {
+        let class = manifest.body().class;
+        if before.is_none() && !self.make_room(class, now) {
             return Answer::Busy;
         }
-        let mut offer = self.fresh(manifest, stored, before);
+        let mut offer = self.fresh(manifest, stored, before, now);
         let missing: Vec<Digest> = offer
             .slots
             .iter()
             .filter(|(_, s)| s.state == State::Wanted)
             .map(|(digest, _)| *digest)
             .collect();
-        let free = limits::WANTS.saturating_sub(self.outstanding() + offer.is(State::Arriving));
-        offer.granted = missing.len().min(free);
+        let own = offer.is(State::Arriving);
+        if !missing.is_empty() && self.free(class, own) == 0 {
+            self.lapse(class, now);
+        }
+        offer.granted = missing.len().min(self.free(class, own));
         let has_segments = offer
             .slots
             .values()
@@ -158,9 +176,15 @@ impl Offers {
         answer
     }
 
-    fn fresh(&mut self, manifest: &Manifest, stored: &[Digest], before: Option<Offer>) -> Offer {
+    fn fresh(
+        &mut self,
+        manifest: &Manifest,
+        stored: &[Digest],
+        before: Option<Offer>,
+        now: Instant,
+    ) -> Offer {
         let body = manifest.body();
-        let before = before.unwrap_or_else(|| Offer::empty(manifest));
+        let before = before.unwrap_or_else(|| Offer::empty(manifest, now));
         let header = (
             body.header.digest,
             body.header.length,
@@ -201,6 +225,7 @@ impl Offers {
         self.next += 1;
         Offer {
             slots: slots.collect(),
+            touched: now,
             number: self.next,
             ..before
         }
@@ -213,32 +238,60 @@ impl Offers {
             .any(|o| o.recording == *recording && o.header == header && o.header_is_durable())
     }
 
-    fn make_room(&mut self) -> bool {
-        if self.open.len() < limits::OFFERS {
+    /// Makes a place for one more offer: the oldest that may be forgotten goes where there is none.
+    fn make_room(&mut self, class: Class, now: Instant) -> bool {
+        let urgent = self.open.values().filter(|o| o.is_urgent()).count();
+        let all = limits::OFFERS + limits::OFFERS_URGENT;
+        let free = self.open.len() < all
+            && (class == Class::Urgent || self.open.len() - urgent < limits::OFFERS);
+        if free {
             return true;
         }
-        let complete = self.open.iter().filter(|(_, o)| o.is_complete());
-        let oldest = complete
+        let oldest = self
+            .open
+            .iter()
+            .filter(|(_, o)| o.class <= class && o.is_spare(now))
             .min_by_key(|(_, o)| o.number)
             .map(|(digest, _)| *digest);
         oldest.is_some_and(|digest| self.open.remove(&digest).is_some())
     }
 
-    fn outstanding(&self) -> usize {
+    /// How much an offer may be granted of which so much is on its way.
+    fn free(&self, class: Class, own: usize) -> usize {
+        let all = self.outstanding(|_| true) + own;
+        let free = (limits::WANTS + limits::WANTS_URGENT).saturating_sub(all);
+        if class == Class::Urgent {
+            return free;
+        }
+        let others = self.outstanding(|o| !o.is_urgent()) + own;
+        free.min(limits::WANTS.saturating_sub(others))
+    }
+
+    /// Takes back grants that are not used, of offers that are no more urgent.
+    fn lapse(&mut self, class: Class, now: Instant) {
+        self.open
+            .values_mut()
+            .filter(|o| o.class <= class && o.is_idle(now))
+            .for_each(|o| o.granted = 0);
+    }
+
+    fn outstanding(&self, which: impl Fn(&Offer) -> bool) -> usize {
         self.open
             .values()
+            .filter(|o| which(o))
             .map(|o| o.granted + o.is(State::Arriving))
             .sum()
     }
 
     /// Takes a put: what it is to bring, none where no `want` of this connection allows it. A header that has
     /// become durable through another manifest may come again.
-    pub fn take(&mut self, manifest: Digest, digest: Digest) -> Option<Expected> {
+    pub fn take(&mut self, manifest: Digest, digest: Digest, now: Instant) -> Option<Expected> {
         let offer = self.open.get_mut(&manifest)?;
         let slot = offer.slots.get_mut(&digest)?;
         match slot.state {
             State::Wanted if offer.granted > 0 => {
                 offer.granted -= 1;
+                offer.touched = now;
                 slot.state = State::Arriving;
             }
             State::Durable if digest == offer.header => {}
@@ -324,7 +377,7 @@ impl Offers {
 }
 
 impl Offer {
-    fn empty(manifest: &Manifest) -> Offer {
+    fn empty(manifest: &Manifest, now: Instant) -> Offer {
         let body = manifest.body();
         Offer {
             recording: body.recording.clone(),
@@ -332,6 +385,7 @@ impl Offer {
             class: body.class,
             slots: BTreeMap::new(),
             granted: 0,
+            touched: now,
             ready: Vec::new(),
             owed: false,
             since: None,

@@ -269,7 +269,11 @@ impl<'a> Session<'a> {
             Err(refusal) => return self.refuse(about, &refusal),
         };
         let class = manifest.body().class;
-        let full = self.queue.len() >= limits::OFFERS;
+        let reserve = match class {
+            Class::Urgent => limits::OFFERS_URGENT,
+            _ => 0,
+        };
+        let full = self.queue.len() >= limits::OFFERS + reserve;
         if full || (class != Class::Urgent && self.gateway.room.available_permits() == 0) {
             return self.busy(about, class);
         }
@@ -351,7 +355,8 @@ impl<'a> Session<'a> {
     }
 
     fn put(&mut self, put: Put, mut stream: RecvStream) {
-        let Some(expected) = self.offers.take(put.manifest, put.digest) else {
+        let now = self.gateway.seams.clock.instant();
+        let Some(expected) = self.offers.take(put.manifest, put.digest, now) else {
             let _ = stream.stop(Code::Refused.number().into());
             let text = "it was not wanted on this connection, or more was put than granted";
             return self.refuse(put.digest, &Refusal::new(message::Reason::NotWanted, &text));

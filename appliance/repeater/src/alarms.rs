@@ -17,6 +17,8 @@ use crate::metrics::{Metrics, gauge_value};
 pub const NO_ARCHIVE: &str = "no_archive";
 /// One archive site does not answer.
 pub const SITE_SILENT: &str = "site_silent";
+/// What to do about it.
+pub const MEND_SILENT: &str = "check the uplink to this site; other sites of the policy take over";
 /// A site refused something.
 pub const KEY_LIST_REFUSED: &str = "key_list_refused";
 /// The revocation list is past its date.

@@ -1,7 +1,7 @@
 //! The archive hop: one session with each site, in which manifests are offered, what the site wants is put, and its
 //! receipts are taken.
 //!
-//! A site *answers* while its connection brings packets; `protocol::schedule::sites_to_use` sends a segment to
+//! A site *answers* while its connection brings packets and its offers are answered; `protocol::schedule::sites_to_use` sends a segment to
 //! as many of the answering sites of its policy as receipts are lacking. After 5 s of silence the next
 //! endpoint is dialled beside the old connection, and the other sites take over what is not under way;
 //! work moves only when the new one answers.
@@ -10,10 +10,11 @@ mod answers;
 pub mod hello;
 pub mod put;
 pub mod session;
+mod silence;
 pub mod sites;
 mod work;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use link::credentials::Keyring;
 use link::quic::Dialer;
@@ -25,6 +26,7 @@ use tracing::{debug, info, warn};
 use crate::alarms::{self, Alarms};
 use crate::commit::Storage;
 use crate::config::Archive;
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::notices::{Inventories, Notices};
 use session::{Ended, Session};
@@ -119,6 +121,7 @@ async fn keep(hop: &Hop, archive: &Archive) {
     let mut pause = first;
     let mut at = 0;
     let mut beside = None;
+    let mut answered = hop.seams.clock.instant();
     while !hop.tasks.is_cancelled() {
         let address = archive.addresses[at % archive.addresses.len()];
         let connected = match beside.take() {
@@ -131,12 +134,16 @@ async fn keep(hop: &Hop, archive: &Archive) {
         match connected {
             Ok(peer) => {
                 let next = archive.addresses[(at + 1) % archive.addresses.len()];
+                let mut greeted = false;
                 let ended = tokio::select! {
-                    ended = Session::run(hop, &archive.site, peer.clone(), next) => ended,
+                    ended = Session::run(hop, &archive.site, peer.clone(), next, &mut greeted) => ended,
                     () = hop.tasks.cancelled() => Ended::Stopped,
                 };
                 hop.sites.down(&archive.site, &hop.metrics);
                 hop.notices.sites();
+                if greeted {
+                    answered = hop.seams.clock.instant();
+                }
                 let (code, text) = ended.close();
                 peer.close(code.number(), &text);
                 pause = first;
@@ -148,19 +155,7 @@ async fn keep(hop: &Hop, archive: &Archive) {
                         continue;
                     }
                     Ended::Fault(why) | Ended::Identity(why) => {
-                        hop.metrics
-                            .peer_faults
-                            .with_label_values(&["archive"])
-                            .inc();
-                        let mend = "examine this archive site; nothing it said was believed";
-                        warn!(site = %archive.site, "session ended: {why}");
-                        hop.alarms.raise(
-                            alarms::SITE_FAULT,
-                            archive.site.as_str(),
-                            why,
-                            mend,
-                            hop.seams.clock.now(),
-                        );
+                        fault(hop, archive, why);
                         pause = longest;
                     }
                     other => info!(site = %archive.site, "session ended: {}", other.close().1),
@@ -173,9 +168,44 @@ async fn keep(hop: &Hop, archive: &Archive) {
                 pause = (pause * 2).min(longest);
             }
         }
+        miss(hop, archive, answered);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = hop.tasks.cancelled() => {}
         }
+    }
+}
+
+/// A site broke the protocol or is not who it should be.
+fn fault(hop: &Hop, archive: &Archive, why: String) {
+    hop.metrics
+        .peer_faults
+        .with_label_values(&["archive"])
+        .inc();
+    warn!(site = %archive.site, "session ended: {why}");
+    hop.alarms.raise(
+        alarms::SITE_FAULT,
+        archive.site.as_str(),
+        why,
+        "examine this archive site; nothing it said was believed",
+        hop.seams.clock.now(),
+    );
+}
+
+/// A site that says no hello for long is an alarm, whatever the others do.
+fn miss(hop: &Hop, archive: &Archive, answered: Instant) {
+    let gone = hop
+        .seams
+        .clock
+        .instant()
+        .saturating_duration_since(answered);
+    if gone >= limits::SITE_GONE {
+        hop.alarms.raise(
+            alarms::SITE_SILENT,
+            archive.site.as_str(),
+            format!("the site cannot be reached since {} s", gone.as_secs()),
+            alarms::MEND_SILENT,
+            hop.seams.clock.now(),
+        );
     }
 }

@@ -43,7 +43,19 @@ pub const PUT_BATCH: usize = 32;
 pub const READ_BYTES: usize = 256 << 10;
 /// A site that owes an answer for so long is silent: the next endpoint or site is dialled beside it.
 pub const SITE_SILENCE: Duration = Duration::from_secs(5);
-/// A put without receipt, or an offer without answer, for so long is offered again.
+/// An offer without answer, while nothing else is said, makes a site silent too (its store may be slow).
+pub const ANSWER_WAIT: Duration = Duration::from_secs(8);
+/// A site that was not greeted for so long is an alarm.
+pub const SITE_GONE: Duration = Duration::from_secs(10);
+/// Objects granted or asked for on a connection and not yet put, from which on nothing more is offered: with the
+/// next manifest it stays below what an archive grants. Urgent ones have their own, out of their own quota there.
+pub const OBJECTS_OPEN: usize = 128;
+/// See [`OBJECTS_OPEN`].
+pub const OBJECTS_OPEN_URGENT: usize = 64;
+/// A grant unused for so long, while there is room for puts, is for what cannot be put: it holds no offer back.
+pub const GRANT_IDLE: Duration = Duration::from_secs(10);
+/// A put that was sent without receipt, one that stands still, or an offer without answer, for so long is offered
+/// again.
 pub const RECEIPT_WAIT: Duration = Duration::from_secs(60);
 /// The longest pause that a site's `busy` is believed for.
 pub const BUSY_MOST: Duration = Duration::from_secs(300);

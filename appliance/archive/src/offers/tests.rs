@@ -30,6 +30,10 @@ fn segment(seq: u64) -> Digest {
 
 /// Signs manifests of one recording, `each` segments in each.
 fn manifests(count: u32, each: u64) -> Vec<Manifest> {
+    manifests_of(Class::Routine, count, each)
+}
+
+fn manifests_of(class: Class, count: u32, each: u64) -> Vec<Manifest> {
     let dir = tempfile::tempdir().unwrap();
     let options = TrialOptions {
         cameras: 1,
@@ -68,7 +72,7 @@ fn manifests(count: u32, each: u64) -> Vec<Manifest> {
                 .collect(),
             captured_from: Time(0),
             captured_to: Time(1),
-            class: Class::Routine,
+            class,
             policy: Policy {
                 k: 1,
                 sites: vec!["site-a".parse().unwrap()],
@@ -87,7 +91,7 @@ fn now() -> Instant {
 }
 
 fn put(offers: &mut Offers, m: &Manifest, digest: Digest, at: Instant) {
-    let expected = offers.take(m.digest(), digest).unwrap();
+    let expected = offers.take(m.digest(), digest, at).unwrap();
     offers.durable(&expected, at);
 }
 
@@ -130,7 +134,7 @@ fn no_receipt_names_a_segment_whose_header_is_not_durable() {
     assert_eq!(named.len(), 2);
     assert!(named.contains(&segment(0)) && named.contains(&segment(1)));
     // The header that both wanted may come again through the other.
-    assert!(offers.take(all[0].digest(), HEADER).is_some());
+    assert!(offers.take(all[0].digest(), HEADER, t).is_some());
 }
 
 #[test]
@@ -146,7 +150,7 @@ fn what_is_stored_is_receipted_at_once_and_not_wanted() {
         [segment(0)]
     );
     assert!(
-        offers.take(m.digest(), segment(0)).is_none(),
+        offers.take(m.digest(), segment(0), t).is_none(),
         "never wanted here"
     );
     assert_eq!(
@@ -164,11 +168,17 @@ fn what_is_stored_is_receipted_at_once_and_not_wanted() {
 fn a_put_is_taken_once_and_again_after_it_failed() {
     let (m, t) = (&manifests(1, 1)[0], now());
     let mut offers = Offers::default();
-    assert!(offers.take(m.digest(), HEADER).is_none(), "not offered");
+    assert!(offers.take(m.digest(), HEADER, t).is_none(), "not offered");
     offers.offer(m, &[], t);
-    assert!(offers.take(m.digest(), segment(7)).is_none(), "not named");
-    let expected = offers.take(m.digest(), segment(0)).unwrap();
-    assert!(offers.take(m.digest(), segment(0)).is_none(), "on its way");
+    assert!(
+        offers.take(m.digest(), segment(7), t).is_none(),
+        "not named"
+    );
+    let expected = offers.take(m.digest(), segment(0), t).unwrap();
+    assert!(
+        offers.take(m.digest(), segment(0), t).is_none(),
+        "on its way"
+    );
     let Answer::Want(again) = offers.offer(m, &[], t) else {
         panic!("the header is missing")
     };
@@ -178,9 +188,9 @@ fn a_put_is_taken_once_and_again_after_it_failed() {
         "what is on its way stays on its way"
     );
     offers.failed(&expected);
-    let expected = offers.take(m.digest(), segment(0)).unwrap();
+    let expected = offers.take(m.digest(), segment(0), t).unwrap();
     offers.durable(&expected, t);
-    assert!(offers.take(m.digest(), segment(0)).is_none(), "durable");
+    assert!(offers.take(m.digest(), segment(0), t).is_none(), "durable");
 }
 
 #[test]
@@ -198,7 +208,7 @@ fn offers_and_wants_are_bounded() {
         .collect();
     assert_eq!(grants, [64, 64, 64, 64, 0, 0]);
     assert!(
-        offers.take(all[5].digest(), HEADER).is_none(),
+        offers.take(all[5].digest(), HEADER, t).is_none(),
         "not granted"
     );
     let many = manifests(u32::try_from(limits::OFFERS).unwrap() + 1, 0);
@@ -219,4 +229,51 @@ fn offers_and_wants_are_bounded() {
         "the oldest made room"
     );
     assert_eq!(offers.open.len(), limits::OFFERS);
+}
+
+fn grant(answer: &Answer) -> u32 {
+    match answer {
+        Answer::Want(want) => want.grant,
+        _ => 0,
+    }
+}
+
+#[test]
+fn urgent_offers_have_a_quota_that_nothing_else_takes() {
+    let (routine, urgent) = (manifests(6, 63), manifests_of(Class::Urgent, 2, 63));
+    let t = now();
+    let mut offers = Offers::default();
+    for (m, granted) in routine.iter().zip([64, 64, 64, 64, 0, 0]) {
+        assert_eq!(grant(&offers.offer(m, &[], t)), granted);
+    }
+    for m in &urgent {
+        assert_eq!(grant(&offers.offer(m, &[], t)), 64);
+    }
+    let many = manifests(u32::try_from(limits::OFFERS).unwrap(), 0);
+    let mut offers = Offers::default();
+    for m in &many {
+        assert_eq!(offers.offer(m, &[HEADER], t), Answer::Nothing);
+    }
+    assert_eq!(offers.offer(&routine[0], &[], t), Answer::Busy, "full");
+    assert_eq!(grant(&offers.offer(&urgent[0], &[], t)), 64);
+}
+
+#[test]
+fn a_grant_of_which_nothing_comes_lapses_where_another_offer_needs_it() {
+    let all = manifests(5, 63);
+    let t = now();
+    let late = t + limits::GRANT_LAPSES;
+    let mut offers = Offers::default();
+    for m in &all[..4] {
+        assert_eq!(grant(&offers.offer(m, &[], t)), 64);
+    }
+    assert_eq!(offers.offer(&all[4], &[], t), Answer::Busy);
+    assert!(offers.take(all[0].digest(), segment(0), late).is_some());
+    assert_eq!(grant(&offers.offer(&all[4], &[], late)), 64);
+    let first = (all[0].digest(), segment(1));
+    assert!(offers.take(first.0, first.1, late).is_some(), "in use");
+    let second = (all[1].digest(), segment(64));
+    assert!(offers.take(second.0, second.1, late).is_none(), "lapsed");
+    assert_eq!(grant(&offers.offer(&all[1], &[], late)), 64);
+    assert!(offers.take(second.0, second.1, late).is_some());
 }

@@ -1,18 +1,18 @@
 //! What a site says, applied to the session: wants, receipts, busy, refusals.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::codec;
 use protocol::ids::Digest;
+use protocol::limits::MANIFEST_SEGMENTS;
 use protocol::message::{Busy, Message, Reason, Refused, Want};
 use protocol::receipt::Receipt;
 use spool::{ReceiptOutcome, Spool};
 use tracing::{debug, warn};
 
 use super::session::{Ended, Offered, Session};
-use crate::limits;
+use crate::{alarms, limits};
 
 /// A receipt taken is in the ledger after so long; where it is not, what it names is offered again.
 const RECEIPT_SETTLES: Duration = Duration::from_secs(2);
@@ -21,7 +21,12 @@ impl Session<'_> {
     /// Applies one message of the site; none: it has ended the session.
     pub(super) async fn said(&mut self, frame: Option<Bytes>) -> Result<(), Ended> {
         let frame = frame.ok_or_else(|| Ended::Broken("the site ended the session".into()))?;
-        match codec::decode(&frame).map_err(|e| Ended::Fault(e.to_string()))? {
+        let message = codec::decode(&frame).map_err(|e| Ended::Fault(e.to_string()))?;
+        self.said = self.hop.seams.clock.instant();
+        if self.doubted {
+            self.answered();
+        }
+        match message {
             Message::Want(want) => self.want(want).await,
             Message::Receipt(bytes) => self.receipt(bytes).await,
             Message::Busy(busy) => {
@@ -46,8 +51,11 @@ impl Session<'_> {
     }
 
     async fn want(&mut self, want: Want) -> Result<(), Ended> {
-        // A want of what was never offered is of no use to anybody, and costs its place among those remembered.
         self.unanswered.remove(&want.manifest);
+        let Some(class) = self.asked.get(&want.manifest).copied() else {
+            debug!(site = %self.site, manifest = %want.manifest, "wants what was not offered");
+            return Ok(());
+        };
         let (site, manifest) = (self.site.clone(), want.manifest);
         self.hop
             .storage
@@ -57,13 +65,16 @@ impl Session<'_> {
             // Forgotten answers cost an offer more, no byte.
             self.offered.clear();
         }
-        let mut wanted: HashSet<Digest> = want.digests.into_iter().collect();
-        wanted.retain(|d| !self.under_way.contains_key(d));
+        // No manifest names more, nor does any honest want.
+        let named = want.digests.into_iter().take(MANIFEST_SEGMENTS + 1);
+        let wanted = named.filter(|d| !self.under_way.contains_key(d)).collect();
         self.offered.insert(
             want.manifest,
             Offered {
                 wanted,
                 grant: want.grant,
+                class,
+                touched: self.said,
             },
         );
         Ok(())
@@ -81,6 +92,9 @@ impl Session<'_> {
             .receipts
             .with_label_values(&[self.site.as_str()])
             .inc();
+        self.hop
+            .alarms
+            .clear(alarms::SITE_FAULT, self.site.as_str());
         let body = receipt.body();
         let named: Vec<Digest> = body
             .segments
@@ -110,14 +124,19 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Busy about a manifest puts off that manifest; about a put, all puts of its class. About anything else it says
+    /// nothing that concerns us.
     fn put_off(&mut self, busy: Busy) {
         let now = self.hop.seams.clock.instant();
         let wait = Duration::from_millis(busy.retry_after_ms).min(limits::BUSY_MOST);
         debug!(site = %self.site, ?wait, "busy");
-        self.busy = Some((busy.class, now + wait));
-        self.unanswered.remove(&busy.about);
-        self.aside.insert(busy.about, now + wait);
-        self.give_up(busy.about, now + wait);
+        if self.unanswered.remove(&busy.about).is_some() {
+            self.aside.insert(busy.about, now + wait);
+        }
+        if self.under_way.contains_key(&busy.about) {
+            self.busy = Some((busy.class, now + wait));
+            self.give_up(busy.about, now + wait);
+        }
     }
 
     async fn refused(&mut self, refused: Refused) -> Result<(), Ended> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use link::frame;
 use link::quic::Peer;
+use link::tasks::Tasks;
 use protocol::codec;
 use protocol::ids::{Digest, SiteId};
 use protocol::message::{Code, Message, Put};
@@ -23,12 +24,14 @@ use crate::trace::Transfer;
 /// How a put ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// All bytes went; the receipt is awaited.
+    /// The site's side has all bytes; the receipt is awaited.
     Sent,
     /// The site stopped the stream: with this code.
     Stopped(u64),
     /// The connection broke.
     Broken(String),
+    /// The session gave it up.
+    GivenUp,
     /// The copy on this disk cannot be read.
     Unreadable(String),
 }
@@ -48,11 +51,11 @@ pub struct Means {
     pub sites: Sites,
 }
 
-/// Puts one segment or header. `order` falls with each put of a session: earlier ones go first.
-pub async fn put(means: Means, task: PutTask, order: i32) -> (Digest, Outcome) {
+/// Puts one segment or header, until `stop`. `order` falls with each put of a session: earlier ones go first.
+pub async fn put(means: Means, task: PutTask, order: i32, stop: Tasks) -> (Digest, Outcome) {
     let digest = task.digest;
     let mut trace = Transfer::put(digest, task.length);
-    let outcome = match stream(&means, &task, order).await {
+    let outcome = match stream(&means, &task, order, &stop).await {
         Ok(()) => Outcome::Sent,
         Err(outcome) => outcome,
     };
@@ -60,7 +63,7 @@ pub async fn put(means: Means, task: PutTask, order: i32) -> (Digest, Outcome) {
     (digest, outcome)
 }
 
-async fn stream(means: &Means, task: &PutTask, order: i32) -> Result<(), Outcome> {
+async fn stream(means: &Means, task: &PutTask, order: i32, stop: &Tasks) -> Result<(), Outcome> {
     let digest = task.digest;
     let file = means
         .storage
@@ -71,23 +74,44 @@ async fn stream(means: &Means, task: &PutTask, order: i32) -> Result<(), Outcome
             other => Outcome::Unreadable(other.to_string()),
         })?;
     let broken = |e: quinn::ConnectionError| Outcome::Broken(link::quic::explain(&e));
-    let mut send = means.peer.connection.open_uni().await.map_err(broken)?;
+    let mut send = tokio::select! {
+        opened = means.peer.connection.open_uni() => opened.map_err(broken)?,
+        () = stop.cancelled() => return Err(Outcome::GivenUp),
+    };
     let _ = send.set_priority(order);
     let announce = Message::Put(Put {
         manifest: task.manifest,
         digest,
     });
     let announce = codec::encode_body(&announce).expect("a put fits a frame");
-    frame::write_frame(&mut send, &announce)
+    let went = tokio::select! {
+        went = whole(means, &mut send, &announce, file, task.length) => went,
+        () = stop.cancelled() => Err(Outcome::GivenUp),
+    };
+    // A stream that is only dropped would end as if it were whole.
+    went.inspect_err(|_| {
+        let _ = send.reset(VarInt::from_u32(Code::Internal.number()));
+    })
+}
+
+/// Sends all of it and waits until the site's side has it.
+async fn whole(
+    means: &Means,
+    send: &mut SendStream,
+    announce: &[u8],
+    file: File,
+    length: u32,
+) -> Result<(), Outcome> {
+    frame::write_frame(send, announce)
         .await
         .map_err(|e| Outcome::Broken(e.to_string()))?;
-    bytes(means, &mut send, Arc::new(file), task.length)
-        .await
-        .inspect_err(|_| {
-            let _ = send.reset(VarInt::from_u32(Code::Internal.number()));
-        })?;
+    bytes(means, send, Arc::new(file), length).await?;
     let _ = send.finish();
-    Ok(())
+    match send.stopped().await {
+        Ok(None) => Ok(()),
+        Ok(Some(code)) => Err(Outcome::Stopped(code.into_inner())),
+        Err(e) => Err(Outcome::Broken(e.to_string())),
+    }
 }
 
 async fn bytes(

@@ -19,7 +19,8 @@ use protocol::manifest::Class;
 use protocol::message::{Code, Message};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle};
-use tracing::{debug, info, warn};
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, warn};
 
 use super::Hop;
 use super::hello;
@@ -74,11 +75,23 @@ impl From<FrameError> for Ended {
     }
 }
 
+/// An offer that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) since: Instant,
+    /// Objects that it names: so many may be wanted.
+    pub(super) objects: usize,
+    pub(super) class: Class,
+}
+
 /// A site's answer to an offer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Offered {
     pub(super) wanted: HashSet<Digest>,
     pub(super) grant: u32,
+    pub(super) class: Class,
+    /// When it was answered, or last put for.
+    pub(super) touched: Instant,
 }
 
 /// A segment on its way to its receipt.
@@ -86,6 +99,10 @@ pub(super) struct Offered {
 pub(super) struct UnderWay {
     pub(super) manifest: Digest,
     pub(super) since: Instant,
+    /// When the site had all of it.
+    pub(super) sent: Option<Instant>,
+    /// Ends the put.
+    pub(super) stop: Tasks,
 }
 
 /// The session's state.
@@ -101,7 +118,9 @@ pub struct Session<'a> {
     pub(super) bell: Arc<Notify>,
     pub(super) tasks: Tasks,
     pub(super) offered: HashMap<Digest, Offered>,
-    pub(super) unanswered: HashMap<Digest, Instant>,
+    pub(super) unanswered: HashMap<Digest, Asked>,
+    /// Manifests offered on this connection, with their classes.
+    pub(super) asked: HashMap<Digest, Class>,
     pub(super) under_way: HashMap<Digest, UnderWay>,
     pub(super) puts: FuturesUnordered<JoinHandle<(Digest, Outcome)>>,
     /// What is not put or offered again before that time.
@@ -110,19 +129,35 @@ pub struct Session<'a> {
     pub(super) order: i32,
     /// Datagrams received when the site last brought one, and when.
     pub(super) heard: (u64, Instant),
+    /// When the site last said something.
+    pub(super) said: Instant,
+    /// Frames of streams sent when there last was one more, and when: what puts in the queue wait for.
+    pub(super) streamed: (u64, Instant),
     pub(super) silent: bool,
+    /// It owed answers on the connection before and has given none yet on this one.
+    pub(super) doubted: bool,
     pub(super) beside: Option<JoinHandle<Result<Peer, LinkError>>>,
     pub(super) inventories_sent: HashMap<protocol::ids::CameraId, (u64, Instant)>,
 }
 
 impl Session<'_> {
-    /// Greets the site and serves it until one of the two ends it.
-    pub async fn run(hop: &Hop, site: &SiteId, peer: Peer, next_address: SocketAddr) -> Ended {
+    /// Greets the site and serves it until one of the two ends it; `greeted` says whether it said hello.
+    pub async fn run(
+        hop: &Hop,
+        site: &SiteId,
+        peer: Peer,
+        next_address: SocketAddr,
+        greeted: &mut bool,
+    ) -> Ended {
         let (send, recv) = match hello::greet(hop, site, &peer).await {
             Ok(halves) => halves,
             Err(ended) => return ended,
         };
-        hop.alarms.clear(alarms::SITE_FAULT, site.as_str());
+        *greeted = true;
+        let doubted = hop.sites.owes(site);
+        if !doubted {
+            hop.alarms.clear(alarms::SITE_SILENT, site.as_str());
+        }
         let now = hop.seams.clock.instant();
         let means = Means {
             peer,
@@ -142,13 +177,17 @@ impl Session<'_> {
             tasks: hop.tasks.child(),
             offered: HashMap::new(),
             unanswered: HashMap::new(),
+            asked: HashMap::new(),
             under_way: HashMap::new(),
             puts: FuturesUnordered::new(),
             aside: HashMap::new(),
             busy: None,
             order: 0,
             heard: (0, now),
+            said: now,
+            streamed: (0, now),
             silent: false,
+            doubted,
             beside: None,
             inventories_sent: HashMap::new(),
         };
@@ -159,13 +198,15 @@ impl Session<'_> {
     }
 
     async fn serve(mut self, mut control: ControlRecv) -> Result<(), Ended> {
+        // One for the whole session: bells ring oftener than it ticks.
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if self.hop.storage.keys().borrow().number() != self.keys {
                 return Err(Ended::Broken("a newer key list: greeting anew".into()));
             }
             self.send_inventories().await?;
             self.work().await?;
-            let tick = tokio::time::sleep(Duration::from_secs(1));
             tokio::select! {
                 frame = control.recv() => self.said(frame?).await?,
                 Some(put) = self.puts.next(), if !self.puts.is_empty() => self.put_ended(put).await?,
@@ -176,7 +217,7 @@ impl Session<'_> {
                     }
                 }
                 () = self.bell.notified() => {}
-                () = tick => self.tick(),
+                _ = tick.tick() => self.tick()?,
             }
             self.drain(&mut control).await?;
         }
@@ -205,7 +246,13 @@ impl Session<'_> {
         let (digest, outcome) = put.map_err(|e| Ended::Broken(format!("a put ended: {e}")))?;
         let now = self.hop.seams.clock.instant();
         let wait = match outcome {
-            Outcome::Sent => return Ok(()),
+            Outcome::Sent => {
+                if let Some(under_way) = self.under_way.get_mut(&digest) {
+                    under_way.sent = Some(now);
+                }
+                return Ok(());
+            }
+            Outcome::GivenUp => return Ok(()),
             Outcome::Stopped(code) => {
                 debug!(site = %self.site, %digest, code, "the site stopped a put");
                 Duration::from_secs(1)
@@ -224,68 +271,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Forgets what was under way, so that its manifest is offered again after `until`.
+    /// Forgets what was under way and ends its put, so that its manifest is offered again after `until`.
     pub(super) fn give_up(&mut self, digest: Digest, until: Instant) {
         if let Some(under_way) = self.under_way.remove(&digest) {
+            under_way.stop.cancel();
             self.offered.remove(&under_way.manifest);
             self.aside.insert(digest, until);
-        }
-    }
-
-    /// Looks whether the site still answers what it owes.
-    fn tick(&mut self) {
-        let now = self.hop.seams.clock.instant();
-        let received = self.means.peer.connection.stats().udp_rx.datagrams;
-        let owes = !self.unanswered.is_empty() || !self.under_way.is_empty();
-        if received != self.heard.0 || !owes {
-            self.heard = (received, now);
-            if std::mem::take(&mut self.silent) {
-                info!(site = %self.site, "answers again");
-                self.hop.sites.back(self.site, &self.hop.metrics);
-                self.hop
-                    .alarms
-                    .clear(alarms::SITE_SILENT, self.site.as_str());
-            }
-        } else if now.saturating_duration_since(self.heard.1) >= limits::SITE_SILENCE {
-            self.fall_silent();
-        }
-        let late = |since: Instant| now.saturating_duration_since(since) >= limits::RECEIPT_WAIT;
-        let stale: Vec<Digest> = self
-            .under_way
-            .iter()
-            .filter(|(_, u)| late(u.since))
-            .map(|(d, _)| *d)
-            .collect();
-        stale
-            .into_iter()
-            .for_each(|digest| self.give_up(digest, now));
-        self.unanswered.retain(|_, since| !late(*since));
-    }
-
-    fn fall_silent(&mut self) {
-        if !std::mem::replace(&mut self.silent, true) {
-            warn!(site = %self.site, "silent; dialling beside it");
-            self.hop.sites.silent(self.site, &self.hop.metrics);
-            let what = format!(
-                "the site owes answers and was silent for {} s",
-                limits::SITE_SILENCE.as_secs()
-            );
-            let mend = "check the uplink to this site; other sites of the policy take over";
-            self.hop.alarms.raise(
-                alarms::SITE_SILENT,
-                self.site.as_str(),
-                what,
-                mend,
-                self.hop.seams.clock.now(),
-            );
-            self.hop.notices.sites();
-        }
-        if self.beside.is_none() {
-            let (dialer, address) = (self.hop.dialer.clone(), self.next_address);
-            self.beside = Some(
-                self.tasks
-                    .spawn("beside", async move { dialer.connect(address).await }),
-            );
         }
     }
 
@@ -298,8 +289,5 @@ impl Session<'_> {
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.tasks.cancel();
-        self.hop
-            .alarms
-            .clear(alarms::SITE_SILENT, self.site.as_str());
     }
 }

@@ -21,6 +21,8 @@ pub struct Site {
     pub put_bytes: u64,
     /// Its store's incarnation, as it last said.
     pub epoch: Option<StoreEpoch>,
+    /// It left offers without answer, and has answered none since.
+    pub owes: bool,
     /// Its program, as it last said.
     pub software: String,
 }
@@ -99,6 +101,17 @@ impl Sites {
     /// It could not be dialled.
     pub fn unreachable(&self, site: &SiteId, why: &str) {
         self.lock().entry(site.clone()).or_default().state = why.to_owned();
+    }
+
+    /// Whether it left offers without answer and has answered none since.
+    #[must_use]
+    pub fn owes(&self, site: &SiteId) -> bool {
+        self.lock().get(site).is_some_and(|s| s.owes)
+    }
+
+    /// It left offers without answer, or answers again.
+    pub fn set_owes(&self, site: &SiteId, owes: bool) {
+        self.lock().entry(site.clone()).or_default().owes = owes;
     }
 
     /// So many sealed bytes were put.

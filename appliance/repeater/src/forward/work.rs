@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use protocol::ids::Digest;
+use protocol::manifest::Class;
 use protocol::message::Message;
 use spool::{OfferTask, PutTask, Spool};
 
-use super::put::{self, Outcome};
-use super::session::{Ended, Session, UnderWay};
+use super::put;
+use super::session::{Asked, Ended, Session, UnderWay};
 use crate::limits;
 
 /// A manifest is offered by name, for what is put of it, at most so often.
@@ -41,11 +42,14 @@ impl Session<'_> {
     /// Asks the ledger once for what may be offered and put now, and does it.
     pub(super) async fn work(&mut self) -> Result<(), Ended> {
         let room = self.hop.puts.saturating_sub(self.under_way.len());
-        let offers = limits::OFFERS_IN_FLIGHT.saturating_sub(self.unanswered.len());
+        let now = self.hop.seams.clock.instant();
+        let offers = match self.may_offer(Class::Urgent, now) {
+            true => limits::OFFERS_IN_FLIGHT.saturating_sub(self.unanswered.len()),
+            false => 0,
+        };
         if room + offers == 0 || self.silent {
             return Ok(());
         }
-        let now = self.hop.seams.clock.instant();
         self.aside.retain(|_, until| now < *until);
         let known = self.unanswered.keys().chain(self.under_way.keys());
         let skip: HashSet<Digest> = known.chain(self.aside.keys()).copied().collect();
@@ -63,17 +67,52 @@ impl Session<'_> {
         };
         let (offers, puts) = self.hop.storage.ask(look).await?;
         for offer in offers {
+            // Urgent ones come first; of the others none overtakes.
+            if !self.may_offer(offer.class, now) {
+                break;
+            }
             self.offer(offer).await?;
         }
         self.put(puts, room).await
     }
 
-    async fn offer(&mut self, offer: OfferTask) -> Result<(), Ended> {
-        let now = self.hop.seams.clock.instant();
-        if self.unanswered.insert(offer.manifest, now).is_none() {
-            self.say(&Message::Offer(offer.bytes)).await?;
+    /// Whether one more manifest may be offered: a site grants only so much at one time and puts the rest off, and
+    /// what it granted is to be put first. Grants for what is not here (a camera left amid its recording) do
+    /// not hold others back for long.
+    fn may_offer(&self, class: Class, now: Instant) -> bool {
+        let full = self.under_way.len() >= self.hop.puts;
+        let urgent = class == Class::Urgent;
+        let same = |other: Class| (other == Class::Urgent) == urgent;
+        let fresh = |touched| now.saturating_duration_since(touched) < limits::GRANT_IDLE;
+        let asked = self.unanswered.values().filter(|a| same(a.class));
+        let granted = self
+            .offered
+            .values()
+            .filter(|o| same(o.class) && (full || fresh(o.touched)))
+            .map(|o| o.wanted.len().min(o.grant as usize));
+        let open = asked.map(|a| a.objects).chain(granted).sum::<usize>();
+        open < match urgent {
+            true => limits::OBJECTS_OPEN_URGENT,
+            false => limits::OBJECTS_OPEN,
         }
-        Ok(())
+    }
+
+    async fn offer(&mut self, offer: OfferTask) -> Result<(), Ended> {
+        if self.unanswered.contains_key(&offer.manifest) {
+            return Ok(());
+        }
+        if self.asked.len() >= limits::OFFERS_REMEMBERED {
+            // An answer that comes to a forgotten one costs an offer more.
+            self.asked.clear();
+        }
+        self.asked.insert(offer.manifest, offer.class);
+        let asked = Asked {
+            since: self.hop.seams.clock.instant(),
+            objects: offer.digests.len(),
+            class: offer.class,
+        };
+        self.unanswered.insert(offer.manifest, asked);
+        self.say(&Message::Offer(offer.bytes)).await
     }
 
     /// Puts what is wanted of these, at most `room`; offers the manifests of the rest, whose answer came on an earlier
@@ -93,6 +132,7 @@ impl Session<'_> {
             match offered.filter(|o| o.grant > 0 && o.wanted.contains(&task.digest)) {
                 Some(_) if started == room => break,
                 Some(offered) => {
+                    offered.touched = now;
                     offered.grant -= 1;
                     offered.wanted.remove(&task.digest);
                     self.start(task, now);
@@ -124,21 +164,19 @@ impl Session<'_> {
     }
 
     fn start(&mut self, task: PutTask, now: Instant) {
-        let (digest, means, token) = (task.digest, self.means.clone(), self.tasks.token());
+        let (digest, means, stop) = (task.digest, self.means.clone(), self.tasks.child());
         self.under_way.insert(
             digest,
             UnderWay {
                 manifest: task.manifest,
                 since: now,
+                sent: None,
+                stop: stop.clone(),
             },
         );
         self.order = self.order.saturating_sub(1);
         let order = self.order;
-        self.puts.push(self.tasks.spawn("put", async move {
-            tokio::select! {
-                done = put::put(means, task, order) => done,
-                () = token.cancelled() => (digest, Outcome::Broken("the session ended".into())),
-            }
-        }));
+        let put = async move { put::put(means, task, order, stop).await };
+        self.puts.push(self.tasks.spawn("put", put));
     }
 }
