@@ -217,7 +217,7 @@ impl Session<'_> {
                     }
                 }
                 () = self.bell.notified() => {}
-                _ = tick.tick() => self.tick()?,
+                _ = tick.tick() => self.tick().map_err(Ended::Broken)?,
             }
             self.drain(&mut control).await?;
         }

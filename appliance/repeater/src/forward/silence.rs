@@ -13,12 +13,15 @@ use std::time::Instant;
 use protocol::ids::Digest;
 use tracing::{info, warn};
 
-use super::session::{Ended, Session};
+use super::session::Session;
 use crate::{alarms, limits};
 
 impl Session<'_> {
     /// Looks whether the site still answers what it owes.
-    pub(super) fn tick(&mut self) -> Result<(), Ended> {
+    ///
+    /// # Errors
+    /// Why the session is to end.
+    pub(super) fn tick(&mut self) -> Result<(), String> {
         let now = self.hop.seams.clock.instant();
         let stats = self.means.peer.connection.stats();
         let owes = !self.unanswered.is_empty() || !self.under_way.is_empty();
@@ -56,7 +59,7 @@ impl Session<'_> {
     }
 
     /// Gives up puts that stand still or lack their receipt, and offers without answer.
-    fn give_up_late(&mut self, now: Instant) -> Result<(), Ended> {
+    fn give_up_late(&mut self, now: Instant) -> Result<(), String> {
         let late = |since: Instant| now.saturating_duration_since(since) >= limits::RECEIPT_WAIT;
         let moved = self.streamed.1;
         let stale: Vec<Digest> = self
@@ -72,7 +75,7 @@ impl Session<'_> {
         self.unanswered.retain(|_, asked| !late(asked.since));
         if self.silent && self.unanswered.len() < before {
             let why = format!("no answer for {} s", limits::RECEIPT_WAIT.as_secs());
-            return Err(Ended::Broken(why));
+            return Err(why);
         }
         Ok(())
     }
