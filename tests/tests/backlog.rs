@@ -11,7 +11,7 @@ use tests::wait::until;
 
 /// Long recordings, of nearly a full manifest each, and short ones.
 const LONG: u64 = 8;
-const SHORT: u64 = 24;
+const SHORT: u64 = 240;
 const SEGMENTS: usize = 60;
 const PIECE: usize = 1 << 10;
 
@@ -34,7 +34,7 @@ fn a_backlog_beyond_what_an_archive_grants_at_once_drains() {
     let repeater = station.repeater(&[double.address], &[site.told()]);
     repeater.wait_held(items);
     assert_eq!(repeater.items("archived"), 0);
-    // Back: what waits is twice what one connection is granted.
+    // Back: what waits is three times what one connection is granted.
     site.run();
     until("the backlog is archived", || {
         repeater.items("held") == 0
