@@ -151,7 +151,8 @@ impl Storage {
         notices: Notices,
     ) -> std::io::Result<(Storage, std::thread::JoinHandle<()>)> {
         // Suspensions (one for each slot) and the stop come without a permit: they have places of their own.
-        let (queue, commands) = sync_channel(limits::STORAGE_QUEUE + limits::PULLS_IN_FLIGHT + 8);
+        let pulls = limits::PULLS_IN_FLIGHT + limits::PULLS_RESERVED;
+        let (queue, commands) = sync_channel(limits::STORAGE_QUEUE + pulls + 8);
         let (keys_out, keys) = watch::channel(spool.key_list().clone());
         let (fatal_out, fatal) = watch::channel(None);
         let thread = Thread::new(spool, clock, metrics, alarms, notices, keys_out);

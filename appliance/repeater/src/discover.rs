@@ -2,7 +2,12 @@
 //! bounded queue; the pull hop keeps one dialler for each address seen.
 //!
 //! Here: the static list, and DNS-SD (`_bwc-offload._udp`). A sighting is a hint and nothing more: who answers
-//! there is said by its certificate and its device key.
+//! there is said by its certificate and its device key. Announcements are unauthenticated, and so are their
+//! withdrawals: one takes back what its own source said, and never what the static list says, nor a session that
+//! stands.
+//!
+//! Every camera found is greeted as docked. Nearby ones, and the end of their sessions after 30 s of idleness
+//! (SPEC section 11), come with a source that can tell the two apart.
 
 pub mod mdns;
 
@@ -33,6 +38,8 @@ pub enum Sighting {
     Gone {
         /// Where it was.
         address: SocketAddr,
+        /// Who said so.
+        source: Source,
     },
 }
 

@@ -18,16 +18,33 @@ pub const RECLAIM_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes re-read by the background scrub at each housekeeping: 1 MiB/s, a terabyte in twelve days.
 pub const SCRUB_BYTES: u64 = 2 << 20;
 
-/// Segments in flight on the camera hop, over all cameras.
+/// Segments in flight on the camera hop, over all cameras, in the pool that they share.
 pub const PULLS_IN_FLIGHT: usize = 40;
+/// Beyond the pool: one segment for each session, of which the configuration allows no more than these. Each in
+/// flight has one piece of [`CHUNK_BYTES`] in memory, and a place in the storage queue for its end.
+pub const PULLS_RESERVED: usize = 200;
 /// Pull tasks taken from the ledger at once, for one camera.
 pub const PULL_BATCH: usize = 8;
 /// Inventory pages of one camera that may be half-assembled.
 pub const INVENTORY_PAGES: usize = 256;
 /// Silence of a camera that ends its session while something is asked of it.
 pub const CAMERA_SILENCE: Duration = Duration::from_secs(10);
-/// A nearby session with nothing to do is closed after this.
-pub const NEARBY_IDLE: Duration = Duration::from_secs(30);
+/// How long a stream may wait for its first byte.
+pub const FIRST_BYTE: Duration = Duration::from_secs(30);
+/// Bytes that a stream must bring after its first byte, and in which time: a slower one is given up.
+pub const PULL_FLOOR: (u64, Duration) = (16 << 10, Duration::from_secs(10));
+/// First and longest time for which a digest is put off whose stream broke the protocol, or that is listed and not
+/// given.
+pub const PUT_OFF: (Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(24 * 60 * 60));
+/// A digest that a camera does not have is asked for again after this: by then it has sent its next inventory.
+pub const NOT_HERE: Duration = Duration::from_secs(10);
+/// Digests of one camera that are remembered as put off.
+pub const PUT_OFF_MOST: usize = 256;
+/// Cameras of which such digests are remembered.
+pub const PUT_OFF_CAMERAS: usize = 256;
+/// A session that lasted for so long was worth its dial: the next comes soon.
+pub const WORTHWHILE: Duration = Duration::from_secs(5);
 /// First and longest pause before a camera is dialled again.
 pub const REDIAL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Addresses that discovery may keep a dialler for.

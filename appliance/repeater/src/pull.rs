@@ -1,17 +1,21 @@
 //! The camera hop: dials every camera that discovery reports, and pulls what its manifests announce.
 //!
-//! One dialler for each address, one [`session`] for each connection; [`permits`] bound what is in flight over
-//! all cameras and share it; [`transfer`] is one segment's way. A camera on two paths is one camera: the
-//! session that pulls stays while it makes progress, the other is closed as idle.
+//! One [`dialler`] for each address, one [`session`] for each connection; [`permits`] bound what is in flight over
+//! all cameras and share it; [`transfer`] is one segment's way, at its [`pace`]; [`troubles`] are digests that
+//! a camera does not give as it should, put off behind its other footage. A camera on two paths is one camera:
+//! the session that pulls stays while it makes progress, the other is closed as idle.
 
+pub mod dialler;
 pub mod ended;
 pub mod greeting;
+pub mod pace;
 pub mod permits;
 pub mod progress;
 pub mod session;
 pub mod transfer;
+pub mod troubles;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,20 +25,15 @@ use link::quic::Dialer;
 use link::seams::Seams;
 use link::tasks::Tasks;
 use protocol::ids::CameraId;
-use protocol::message::Code;
 use protocol::pressure;
-use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
 
-use crate::alarms::Alarms;
+use crate::alarms::{self, Alarms};
 use crate::commit::Storage;
-use crate::discover::{Sighting, Sightings};
-use crate::limits;
-use crate::metrics::{Metrics, gauge_value};
+use crate::metrics::Metrics;
 use crate::notices::{Inventories, Notices};
-use ended::Ended;
 use permits::Permits;
-use session::Session;
+
+pub use dialler::run;
 
 /// What every session of the hop shares.
 #[derive(Clone, Debug)]
@@ -65,6 +64,21 @@ pub struct Hop {
     pub roster: Roster,
     /// Tasks of this hop.
     pub tasks: Tasks,
+}
+
+impl Hop {
+    /// A camera, or whoever answers at an address, did what none may do.
+    fn accuse(&self, subject: &str, what: String) {
+        let mend = "update or examine this camera; its footage stays on it";
+        let now = self.seams.clock.now();
+        self.alarms
+            .raise(alarms::CAMERA_FAULT, subject, what, mend, now);
+    }
+
+    /// What it was accused of is over.
+    fn acquit(&self, subject: &str) {
+        self.alarms.clear(alarms::CAMERA_FAULT, subject);
+    }
 }
 
 /// Who is connected now, for status, for sharing windows, and so that one camera has one session.
@@ -142,108 +156,4 @@ impl Roster {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Present>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Runs the hop until its tasks are cancelled.
-pub async fn run(hop: Hop, mut sightings: Sightings) {
-    let mut dialling: HashMap<SocketAddr, Tasks> = HashMap::new();
-    let (ended, mut ends) = mpsc::channel::<SocketAddr>(limits::SIGHTINGS);
-    loop {
-        let sighting = tokio::select! {
-            sighting = sightings.recv() => sighting,
-            Some(address) = ends.recv() => {
-                dialling.remove(&address);
-                continue;
-            }
-            () = hop.tasks.cancelled() => break,
-        };
-        match sighting {
-            Some(Sighting::Seen { address, .. }) if dialling.contains_key(&address) => {}
-            Some(Sighting::Seen { address, .. }) if dialling.len() < limits::SIGHTINGS => {
-                info!(%address, "a camera may be here");
-                let tasks = hop.tasks.child();
-                dialling.insert(address, tasks.clone());
-                let (hop, ended) = (hop.clone(), ended.clone());
-                hop.tasks.clone().spawn("dialler", async move {
-                    dial(&hop, address, &tasks).await;
-                    let _ = ended.send(address).await;
-                });
-            }
-            Some(Sighting::Seen { address, .. }) => {
-                debug!(%address, "more addresses than are dialled")
-            }
-            Some(Sighting::Gone { address }) => {
-                if let Some(tasks) = dialling.get(&address) {
-                    tasks.cancel();
-                }
-            }
-            None => hop.tasks.cancelled().await,
-        }
-    }
-}
-
-/// Dials one address again and again, while it is seen.
-async fn dial(hop: &Hop, address: SocketAddr, tasks: &Tasks) {
-    let (first, longest) = limits::REDIAL;
-    let mut pause = first;
-    while !tasks.is_cancelled() {
-        let began = hop.seams.clock.instant();
-        let connected = tokio::select! {
-            connected = hop.dialer.connect(address) => connected,
-            () = tasks.cancelled() => break,
-        };
-        match connected {
-            Ok(peer) if hop.roster.count() >= hop.sessions => {
-                peer.close(Code::Busy.number(), "no session free")
-            }
-            Ok(peer) => {
-                let ended = hold(hop, address, peer, began, tasks).await;
-                pause = if matches!(ended, Ended::Fault(_) | Ended::Identity(_)) {
-                    longest
-                } else {
-                    first
-                };
-            }
-            Err(e) => {
-                debug!(%address, "cannot reach a camera: {e}");
-                pause = (pause * 2).min(longest);
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = tasks.cancelled() => {}
-        }
-    }
-}
-
-async fn hold(
-    hop: &Hop,
-    address: SocketAddr,
-    peer: link::quic::Peer,
-    began: Instant,
-    tasks: &Tasks,
-) -> Ended {
-    hop.roster
-        .enter(address, peer.clone(), hop.seams.clock.instant());
-    hop.metrics
-        .camera_sessions
-        .set(gauge_value(hop.roster.count() as u64));
-    let ended = tokio::select! {
-        ended = Session::run(hop, address, peer.clone(), began) => ended,
-        () = tasks.cancelled() => Ended::Stopped,
-    };
-    hop.roster.leave(address);
-    hop.metrics
-        .camera_sessions
-        .set(gauge_value(hop.roster.count() as u64));
-    let (code, text) = ended.close();
-    peer.close(code.number(), &text);
-    match &ended {
-        Ended::Fault(why) | Ended::Identity(why) => {
-            hop.metrics.peer_faults.with_label_values(&["camera"]).inc();
-            warn!(%address, "session ended: {why}");
-        }
-        other => info!(%address, "session ended: {}", other.close().1),
-    }
-    ended
 }

@@ -2,7 +2,7 @@
 //!
 //! An announcement is not believed beyond its own link: addresses that are not link-local, private or loopback
 //! are passed over, so that nobody can make the repeater dial across the WAN. A slow reader is dropped by the
-//! library without a word; then the browse is begun again.
+//! library without a word; then the browse is begun again. An address is gone when no name has it any more.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +18,8 @@ use crate::limits;
 
 /// The service type of the camera hop.
 pub const SERVICE: &str = "_bwc-offload._udp.local.";
+/// The addresses of each name.
+type Known = HashMap<String, Vec<SocketAddr>>;
 /// Pause before a browse that ended is begun again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -38,7 +40,7 @@ async fn browse_once(sightings: &Sender<Sighting>, tasks: &Tasks) -> Result<(), 
     let daemon = ServiceDaemon::new()?;
     let events = daemon.browse(SERVICE)?;
     info!("DNS-SD: listening for {SERVICE}");
-    let mut known: HashMap<String, Vec<SocketAddr>> = HashMap::new();
+    let mut known = Known::new();
     loop {
         let event = tokio::select! {
             event = events.recv_async() => event,
@@ -58,18 +60,30 @@ async fn browse_once(sightings: &Sender<Sighting>, tasks: &Tasks) -> Result<(), 
                         source: Source::Announced,
                     });
                 }
-                known.insert(service.fullname.clone(), addresses);
+                let before = known.insert(service.fullname.clone(), addresses);
+                withdraw(sightings, &known, before);
             }
             Ok(ServiceEvent::ServiceRemoved(_, name)) => {
-                for address in known.remove(&name).unwrap_or_default() {
-                    let _ = sightings.try_send(Sighting::Gone { address });
-                }
+                let before = known.remove(&name);
+                withdraw(sightings, &known, before);
             }
             Ok(_) => {}
             Err(_) => break,
         }
     }
     daemon.shutdown().map(drop)
+}
+
+/// Reports those addresses as gone that no name has.
+fn withdraw(sightings: &Sender<Sighting>, known: &Known, before: Option<Vec<SocketAddr>>) {
+    for address in before.unwrap_or_default() {
+        if !known.values().flatten().any(|a| *a == address) {
+            let _ = sightings.try_send(Sighting::Gone {
+                address,
+                source: Source::Announced,
+            });
+        }
+    }
 }
 
 fn addresses(service: &ResolvedService) -> Vec<SocketAddr> {

@@ -1,5 +1,9 @@
 //! Permits bound the segments in flight over all cameras, and are where cameras share: who waits is served in the
 //! order of `protocol::schedule`, equal cameras by bytes.
+//!
+//! Two parts make the bound. The pool is shared, and cameras that stall can hold all of it. So a camera that has
+//! nothing in flight may always take one more, beyond the pool: no camera waits for another's silence. Cameras
+//! with a session are bounded, so that this reserve is ([`crate::limits::PULLS_RESERVED`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,13 +20,17 @@ pub struct Permits(Arc<Mutex<Pool>>);
 #[derive(Debug)]
 struct Pool {
     free: usize,
-    /// The share of each camera that has a session.
+    /// The share of each camera that has a session, or still something in flight.
     shares: HashMap<CameraId, Share>,
     queue: Vec<Waiter>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
+    /// Sessions of this camera.
+    sessions: usize,
+    /// Permits that it has, from the pool and the reserve.
+    in_flight: usize,
     /// Bytes served, from the least-served camera's level on.
     bytes: u64,
     /// Whether it has something to pull.
@@ -40,10 +48,25 @@ struct Waiter {
 
 /// One segment in flight; given back when dropped.
 #[derive(Debug)]
-pub struct Permit(Option<Permits>);
+pub struct Permit(Option<Granted>);
+
+#[derive(Debug)]
+struct Granted {
+    permits: Permits,
+    camera: CameraId,
+    /// Whether it goes back to the pool.
+    pooled: bool,
+}
+
+/// A session's place among those that share; left when dropped, however the session ends.
+#[derive(Debug)]
+pub struct Joined {
+    permits: Permits,
+    camera: CameraId,
+}
 
 impl Permits {
-    /// A pool for `most` segments in flight.
+    /// A pool for `most` segments in flight, and one more for each camera that has none.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Permits(Arc::new(Mutex::new(Pool {
@@ -54,18 +77,19 @@ impl Permits {
     }
 
     /// A camera's session begins: it starts level with the camera that was served least.
-    pub fn join(&self, camera: &CameraId) {
+    #[must_use]
+    pub fn join(&self, camera: &CameraId) -> Joined {
         let mut pool = self.lock();
         let bytes = pool.shares.values().map(|s| s.bytes).min().unwrap_or(0);
-        pool.shares.entry(camera.clone()).or_insert(Share {
+        let fresh = Share {
             bytes,
-            wants: false,
-        });
-    }
-
-    /// A camera's session ended.
-    pub fn leave(&self, camera: &CameraId) {
-        self.lock().shares.remove(camera);
+            ..Share::default()
+        };
+        pool.shares.entry(camera.clone()).or_insert(fresh).sessions += 1;
+        Joined {
+            permits: self.clone(),
+            camera: camera.clone(),
+        }
     }
 
     /// Waits for a permit for `bytes` of this camera. Dropping the future gives up the place.
@@ -97,45 +121,37 @@ impl Permits {
         }
     }
 
-    /// Whether another camera than this one has something to pull.
+    /// Whether another camera than this one has a session and something to pull.
     #[must_use]
     pub fn others_want(&self, camera: &CameraId) -> bool {
         self.lock()
             .shares
             .iter()
-            .any(|(c, share)| c != camera && share.wants)
+            .any(|(c, share)| c != camera && share.sessions > 0 && share.wants)
     }
 
     fn serve(&self) {
-        loop {
-            let mut pool = self.lock();
-            pool.queue.retain(|w| !w.grant.is_closed());
-            if pool.free == 0 {
-                return;
-            }
-            let served = |c: &CameraId| pool.shares.get(c).map_or(0, |s| s.bytes);
-            let waiting: Vec<Waiting> = pool
-                .queue
-                .iter()
-                .map(|w| Waiting {
-                    class: w.class,
-                    deadline: None,
-                    served_bytes: served(&w.camera),
-                    captured: w.captured,
-                })
-                .collect();
-            let Some(next) = schedule::next(&waiting) else {
-                return;
-            };
-            let waiter = pool.queue.swap_remove(next);
-            pool.free -= 1;
-            if let Some(share) = pool.shares.get_mut(&waiter.camera) {
-                share.bytes += waiter.bytes;
-            }
-            drop(pool);
+        while let Some((grant, permit)) = self.grant_next() {
             // A waiter that went away gives the permit back when this value is dropped.
-            drop(waiter.grant.send(Permit(Some(self.clone()))));
+            drop(grant.send(permit));
         }
+    }
+
+    fn grant_next(&self) -> Option<(oneshot::Sender<Permit>, Permit)> {
+        let mut pool = self.lock();
+        pool.queue.retain(|w| !w.grant.is_closed());
+        let waiter = pool.next()?;
+        let pooled = pool.free > 0;
+        pool.free -= usize::from(pooled);
+        let share = pool.shares.entry(waiter.camera.clone()).or_default();
+        share.in_flight += 1;
+        share.bytes += waiter.bytes;
+        let granted = Granted {
+            permits: self.clone(),
+            camera: waiter.camera,
+            pooled,
+        };
+        Some((waiter.grant, Permit(Some(granted))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Pool> {
@@ -143,11 +159,55 @@ impl Permits {
     }
 }
 
+impl Pool {
+    /// Takes who is served next off the queue: anyone while the pool has permits, else a camera that has none.
+    fn next(&mut self) -> Option<Waiter> {
+        let share = |w: &Waiter| self.shares.get(&w.camera).copied().unwrap_or_default();
+        let may = |w: &Waiter| self.free > 0 || share(w).in_flight == 0;
+        let (at, waiting): (Vec<usize>, Vec<Waiting>) = (self.queue.iter().enumerate())
+            .filter(|(_, w)| may(w))
+            .map(|(i, w)| {
+                let waiting = Waiting {
+                    class: w.class,
+                    deadline: None,
+                    served_bytes: share(w).bytes,
+                    captured: w.captured,
+                };
+                (i, waiting)
+            })
+            .unzip();
+        let next = schedule::next(&waiting)?;
+        Some(self.queue.swap_remove(at[next]))
+    }
+
+    fn change(&mut self, camera: &CameraId, change: impl FnOnce(&mut Share)) {
+        let Some(share) = self.shares.get_mut(camera) else {
+            return;
+        };
+        change(share);
+        if share.sessions == 0 && share.in_flight == 0 {
+            self.shares.remove(camera);
+        }
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.permits.lock().change(&self.camera, |share| {
+            share.sessions -= 1;
+            share.wants &= share.sessions > 0;
+        });
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(permits) = self.0.take() {
-            permits.lock().free += 1;
-            permits.serve();
+        if let Some(granted) = self.0.take() {
+            let mut pool = granted.permits.lock();
+            pool.free += usize::from(granted.pooled);
+            pool.change(&granted.camera, |share| share.in_flight -= 1);
+            drop(pool);
+            granted.permits.serve();
         }
     }
 }
@@ -157,6 +217,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use protocol::ids::Incarnation;
+    use std::pin::Pin;
+    use std::time::Duration;
 
     fn camera(n: u8) -> CameraId {
         CameraId {
@@ -165,37 +227,76 @@ mod tests {
         }
     }
 
+    async fn waits(permit: Pin<&mut impl Future<Output = Permit>>) {
+        let polled = tokio::time::timeout(Duration::ZERO, permit).await;
+        assert!(polled.is_err());
+    }
+
     #[test]
     fn permits_are_bounded_given_back_and_shared_by_bytes() {
         link::tasks::current_thread(async {
             let permits = Permits::new(2);
             let (a, b) = (camera(1), camera(2));
-            permits.join(&a);
-            permits.join(&b);
+            let _joined = (permits.join(&a), permits.join(&b));
             let one = permits.take(&a, Class::Routine, Time(0), 4).await;
             let _two = permits.take(&a, Class::Routine, Time(0), 4).await;
+            let _reserved = permits.take(&b, Class::Routine, Time(0), 2).await;
             let third = permits.take(&a, Class::Routine, Time(0), 4);
             let other = permits.take(&b, Class::Routine, Time(9), 4);
             let urgent = permits.take(&a, Class::Urgent, Time(9), 4);
             tokio::pin!(third, other, urgent);
-            for waiting in [
-                third.as_mut() as std::pin::Pin<&mut dyn Future<Output = Permit>>,
-                other.as_mut(),
-                urgent.as_mut(),
-            ] {
-                assert!(
-                    tokio::time::timeout(std::time::Duration::ZERO, waiting)
-                        .await
-                        .is_err()
-                );
-            }
+            waits(third.as_mut()).await;
+            waits(other.as_mut()).await;
+            waits(urgent.as_mut()).await;
             drop(one);
             let first = urgent.await;
             drop(first);
-            // Camera b was served nothing yet: it goes before camera a's older footage.
+            // Camera b was served less: it goes before camera a's older footage.
+            waits(third.as_mut()).await;
             drop(other.await);
             drop(third.await);
         })
         .unwrap();
+    }
+
+    #[test]
+    fn cameras_that_hold_the_whole_pool_keep_nobody_from_a_first_segment() {
+        link::tasks::current_thread(async {
+            let permits = Permits::new(40);
+            let stalling: Vec<_> = (0..14).map(camera).collect();
+            let mut held = Vec::new();
+            for camera in stalling.iter().chain(&stalling).chain(&stalling).take(40) {
+                held.push(permits.take(camera, Class::Urgent, Time(0), 4).await);
+            }
+            let honest = camera(99);
+            let _joined = permits.join(&honest);
+            for _ in 0..3 {
+                let one = permits.take(&honest, Class::Routine, Time(9), 4).await;
+                // A second one waits for the pool: the reserve is one.
+                let second = permits.take(&honest, Class::Routine, Time(9), 4);
+                tokio::pin!(second);
+                waits(second.as_mut()).await;
+                drop(one);
+                drop(second.await);
+            }
+            assert_eq!(permits.lock().free, 0, "what is reserved is not the pool's");
+            drop(held);
+            assert_eq!(permits.lock().free, 40);
+            assert_eq!(permits.lock().shares.len(), 1, "who left is forgotten");
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_session_that_is_dropped_wants_nothing_and_two_of_one_camera_are_counted() {
+        let permits = Permits::new(1);
+        let (a, b) = (camera(1), camera(2));
+        let (first, second) = (permits.join(&a), permits.join(&a));
+        permits.wants(&a, true);
+        drop(first);
+        assert!(permits.others_want(&b), "the other session is there");
+        drop(second);
+        assert!(!permits.others_want(&b));
+        assert!(permits.lock().shares.is_empty());
     }
 }

@@ -4,6 +4,8 @@
 //! believed in nothing but what it signs: its serial by its device key over this connection, its footage by
 //! manifests. Whatever it does wrong ends its own session and no other.
 
+mod pulls;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,12 +17,11 @@ use link::frame::{ControlRecv, ControlSend};
 use link::quic::Peer;
 use link::tasks::Tasks;
 use protocol::codec;
-use protocol::ids::{CameraId, Digest};
+use protocol::ids::{CameraId, Digest, RecordingId};
 use protocol::inventory::{Inventory, Page};
 use protocol::manifest::Manifest;
-use protocol::message::{Code, Message, WantManifests};
-use protocol::pressure;
-use spool::{Admission, Contact, PullTask, Reaction};
+use protocol::message::{Message, WantManifests};
+use spool::{Admission, Contact, PullTask};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
@@ -28,23 +29,54 @@ use tracing::{debug, info, warn};
 use super::Hop;
 use super::ended::Ended;
 use super::greeting::{Greeted, greet};
+use super::permits::Joined;
 use super::progress::Progress;
-use super::transfer::{self, Means, Outcome};
-use crate::commit::{Pulled, StorageError};
-use crate::{alarms, limits, release};
+use super::transfer::{Means, Outcome};
+use super::troubles::Troubles;
+use crate::notices::Notices;
+use crate::{limits, release};
 
-type Pull = JoinHandle<(Digest, Outcome)>;
+type Pull = JoinHandle<(PullTask, Outcome)>;
+
+/// One connection to a camera, and what its dialler knows of it.
+#[derive(Debug)]
+pub struct Path {
+    /// Where it was dialled.
+    pub address: SocketAddr,
+    /// The connection.
+    pub peer: Peer,
+    /// When it was dialled.
+    pub dialled: Instant,
+    /// Its signs of life.
+    pub progress: Progress,
+    /// Digests that cameras do not give as they should.
+    pub troubles: Troubles,
+}
+
+/// A session's bell; forgotten when dropped, however the session ends, unless another session of the camera has it.
+#[derive(Debug)]
+struct Bell<'a> {
+    notices: &'a Notices,
+    camera: CameraId,
+    rung: Arc<Notify>,
+}
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        self.notices.forget_camera(&self.camera);
+    }
+}
 
 /// The session's state.
 #[derive(Debug)]
 pub struct Session<'a> {
     hop: &'a Hop,
-    address: SocketAddr,
-    began: Instant,
+    path: Path,
     camera: CameraId,
     send: ControlSend,
     means: Means,
-    bell: Arc<Notify>,
+    bell: Bell<'a>,
+    _joined: Joined,
     tasks: Tasks,
     /// Number of the key list that the camera was told.
     keys: u64,
@@ -62,46 +94,46 @@ pub struct Session<'a> {
     receipts_may_be_due: bool,
     /// Receipts sent on this session.
     receipts_sent: HashSet<Digest>,
-    first_held: bool,
+    /// Until the first segment is Held: recordings of which one is durable and waits for its header.
+    first_held: Option<HashSet<RecordingId>>,
 }
 
 impl Session<'_> {
-    /// Greets the camera and serves it until one of the two ends it. `began` is when it was dialled.
-    pub async fn run(hop: &Hop, address: SocketAddr, peer: Peer, began: Instant) -> Ended {
-        let greeted = match greet(hop, &peer).await {
-            Ok(greeted) => greeted,
-            Err(ended) => return ended,
+    /// Greets the camera and serves it until one of the two ends it.
+    pub async fn run(hop: &Hop, path: Path) -> Ended {
+        let (address, at) = (path.address, path.address.to_string());
+        let greeted = tokio::select! {
+            greeted = greet(hop, &path.peer) => greeted,
+            () = hop.tasks.cancelled() => return Ended::Stopped,
         };
+        let greeted = match greeted {
+            Ok(greeted) => greeted,
+            Err(ended) => {
+                // Nobody is known by name here: whoever answers at this address is at fault.
+                if let Ended::Fault(why) | Ended::Identity(why) = &ended {
+                    hop.accuse(&at, why.clone());
+                }
+                return ended;
+            }
+        };
+        hop.acquit(&at);
         let camera = greeted.camera.clone();
-        if hop
-            .roster
-            .busy_elsewhere(&camera, address, hop.seams.clock.instant())
-        {
+        let now = hop.seams.clock.instant();
+        if hop.roster.busy_elsewhere(&camera, address, now) {
             return Ended::Elsewhere;
         }
         hop.roster
             .update(address, |p| p.camera = Some(camera.clone()));
-        hop.permits.join(&camera);
-        let (session, control) = Session::new(hop, address, peer, began, greeted);
-        let ended = match session.serve(control).await {
-            Ok(()) => Ended::Stopped,
-            Err(ended) => ended,
+        let (session, control) = Session::new(hop, path, greeted);
+        // What follows is done whoever ends the session; what others must not see after it goes with its guards.
+        let ended = tokio::select! {
+            served = session.serve(control) => served.err().unwrap_or(Ended::Stopped),
+            () = hop.tasks.cancelled() => Ended::Stopped,
         };
-        hop.permits.leave(&camera);
-        hop.notices.forget_camera(&camera);
         let subject = camera.serial.to_string();
         match &ended {
-            Ended::Fault(why) | Ended::Identity(why) => {
-                let mend = "update or examine this camera; its footage stays on it";
-                hop.alarms.raise(
-                    alarms::CAMERA_FAULT,
-                    &subject,
-                    why.clone(),
-                    mend,
-                    hop.seams.clock.now(),
-                );
-            }
-            _ => hop.alarms.clear(alarms::CAMERA_FAULT, &subject),
+            Ended::Fault(why) | Ended::Identity(why) => hop.accuse(&subject, why.clone()),
+            _ => hop.acquit(&subject),
         }
         let left = Contact::CameraLeft { camera };
         let _ = hop
@@ -111,30 +143,30 @@ impl Session<'_> {
         ended
     }
 
-    fn new(
-        hop: &Hop,
-        address: SocketAddr,
-        peer: Peer,
-        began: Instant,
-        greeted: Greeted,
-    ) -> (Session<'_>, ControlRecv) {
-        let clock = hop.seams.clock.clone();
+    fn new(hop: &Hop, path: Path, greeted: Greeted) -> (Session<'_>, ControlRecv) {
+        let tasks = hop.tasks.child();
         let means = Means {
-            peer,
+            peer: path.peer.clone(),
             storage: hop.storage.clone(),
-            progress: Progress::new(clock.instant()),
-            clock,
+            progress: path.progress.clone(),
+            tasks: tasks.clone(),
+            clock: hop.seams.clock.clone(),
             metrics: hop.metrics.clone(),
+        };
+        let bell = Bell {
+            notices: &hop.notices,
+            camera: greeted.camera.clone(),
+            rung: hop.notices.of_camera(&greeted.camera),
         };
         let session = Session {
             hop,
-            address,
-            began,
-            bell: hop.notices.of_camera(&greeted.camera),
+            path,
+            bell,
+            _joined: hop.permits.join(&greeted.camera),
             camera: greeted.camera,
             send: greeted.send,
             means,
-            tasks: hop.tasks.child(),
+            tasks,
             keys: greeted.keys,
             pages: Vec::new(),
             wants: VecDeque::new(),
@@ -145,7 +177,7 @@ impl Session<'_> {
             paused_until: None,
             receipts_may_be_due: true,
             receipts_sent: HashSet::new(),
-            first_held: false,
+            first_held: Some(HashSet::new()),
         };
         (session, greeted.recv)
     }
@@ -159,7 +191,7 @@ impl Session<'_> {
             .storage
             .ask(move |spool, now| spool.contact(came, now))
             .await?;
-        info!(camera = %self.camera, address = %self.address, "session");
+        info!(camera = %self.camera, address = %self.path.address, "session");
         loop {
             if self.hop.storage.keys().borrow().number() != self.keys {
                 // Lists travel in hello: without the newer one the camera would refuse receipts of newer keys.
@@ -177,10 +209,10 @@ impl Session<'_> {
                     None => return Err(Ended::Broken("the camera ended the session".into())),
                 },
                 Some(pull) = self.pulls.next(), if !self.pulls.is_empty() => match pull {
-                    Ok((digest, outcome)) => self.pulled(digest, outcome)?,
+                    Ok((task, outcome)) => self.pulled(&task, outcome)?,
                     Err(e) => return Err(Ended::Broken(format!("a pull ended: {e}"))),
                 },
-                () = self.bell.notified() => self.receipts_may_be_due = true,
+                () = self.bell.rung.notified() => self.receipts_may_be_due = true,
                 () = tokio::time::sleep(Duration::from_secs(1)) => self.tick(),
             }
         }
@@ -188,7 +220,6 @@ impl Session<'_> {
 
     /// Applies one message of the camera.
     async fn heard(&mut self, frame: Bytes) -> Result<(), Ended> {
-        self.means.progress.alive(self.means.clock.instant());
         let message = codec::decode(&frame).map_err(|e| Ended::Fault(e.to_string()))?;
         match message {
             Message::Inventory(bytes) => self.inventory_page(bytes).await,
@@ -237,6 +268,9 @@ impl Session<'_> {
         let inventory = inventory.map_err(|e| Ended::Fault(format!("inventory: {e}")))?;
         let number = inventory.number();
         self.hop.inventories.bring(inventory.clone());
+        if self.path.troubles.listed(&inventory) {
+            self.hop.acquit(&self.camera.to_string());
+        }
         let outcome = self
             .hop
             .storage
@@ -258,7 +292,7 @@ impl Session<'_> {
             self.say(&Message::WantManifests(want)).await?;
         }
         if !self.wants.is_empty() {
-            self.bell.notify_one();
+            self.bell.rung.notify_one();
         }
         Ok(())
     }
@@ -292,133 +326,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Asks for segments while there is room: in flight, in the spool, in this camera's share of it.
-    async fn fill(&mut self) -> Result<(), Ended> {
-        let now = self.means.clock.instant();
-        let room = self.hop.pulls.saturating_sub(self.in_flight.len());
-        if room == 0 || self.paused_until.is_some_and(|until| now < until) {
-            return Ok(());
-        }
-        self.paused_until = None;
-        if self.ready.is_empty() {
-            self.look_for_work(now).await?;
-        }
-        for _ in 0..room {
-            let Some(task) = self.ready.pop_front() else {
-                break;
-            };
-            self.start(task);
-        }
-        Ok(())
-    }
-
-    /// Asks the ledger what to pull next. What went elsewhere meanwhile is not wanted when it is begun.
-    async fn look_for_work(&mut self, now: Instant) -> Result<(), Ended> {
-        self.aside.retain(|_, until| now < *until);
-        let skip: HashSet<Digest> = self
-            .in_flight
-            .iter()
-            .chain(self.aside.keys())
-            .copied()
-            .collect();
-        let (camera, crowded) = (
-            self.camera.clone(),
-            self.hop.permits.others_want(&self.camera),
-        );
-        let tasks = self.hop.storage.ask(move |spool, now| {
-            let held = spool.camera_bytes(&camera)?;
-            if !pressure::may_hold(held, spool.space().capacity_bytes, crowded) {
-                return Ok((Vec::new(), true));
-            }
-            Ok((
-                spool.next_pulls(&camera, limits::PULL_BATCH, &skip, now)?,
-                false,
-            ))
-        });
-        let (tasks, over_share) = tasks.await?;
-        self.hop.permits.wants(
-            &self.camera,
-            !tasks.is_empty() || !self.in_flight.is_empty(),
-        );
-        if over_share {
-            self.paused_until = Some(now + Duration::from_secs(1));
-        }
-        self.ready = tasks.into();
-        Ok(())
-    }
-
-    fn start(&mut self, task: PullTask) {
-        let digest = task.digest;
-        self.in_flight.insert(digest);
-        let (means, permits, token) = (
-            self.means.clone(),
-            self.hop.permits.clone(),
-            self.tasks.token(),
-        );
-        let camera = self.camera.clone();
-        let pull = self.tasks.spawn("pull", async move {
-            let work = async {
-                let permit = permits
-                    .take(&camera, task.class, task.captured, task.length.into())
-                    .await;
-                transfer::pull(means, task, permit).await
-            };
-            tokio::select! {
-                done = work => done,
-                () = token.cancelled() => (digest, Outcome::Broken("the session ended".into())),
-            }
-        });
-        self.pulls.push(pull);
-    }
-
-    fn pulled(&mut self, digest: Digest, outcome: Outcome) -> Result<(), Ended> {
-        self.in_flight.remove(&digest);
-        let now = self.means.clock.instant();
-        let mut aside = |wait: Duration| {
-            self.aside.insert(digest, now + wait);
-        };
-        match outcome {
-            Outcome::Judged(Pulled::Durable { held }) => {
-                if held && !self.first_held {
-                    self.first_held = true;
-                    self.means
-                        .metrics
-                        .first_held_seconds
-                        .observe((now - self.began).as_secs_f64());
-                }
-            }
-            Outcome::Judged(Pulled::Again) => {}
-            Outcome::Judged(Pulled::Refused) => {
-                warn!(camera = %self.camera, %digest, "bytes are not what is signed")
-            }
-            Outcome::Judged(Pulled::Incomplete) => aside(Duration::from_secs(1)),
-            Outcome::NotNow(StorageError::Gone) => return Err(Ended::Stopped),
-            Outcome::NotNow(StorageError::Slow) => {
-                self.paused_until = Some(now + Duration::from_secs(1))
-            }
-            Outcome::NotNow(StorageError::Spool(e)) => {
-                debug!(camera = %self.camera, %digest, "not pulled now: {e}");
-                match e.reaction() {
-                    Reaction::NoSpace => self.paused_until = Some(now + Duration::from_secs(1)),
-                    _ => aside(Duration::from_secs(2)),
-                }
-            }
-            Outcome::Denied(code) if code == u64::from(Code::Busy.number()) => {
-                self.paused_until = Some(now + Duration::from_secs(2));
-            }
-            Outcome::Denied(code) => {
-                debug!(camera = %self.camera, %digest, code, "the camera does not give it");
-                aside(Duration::from_secs(10));
-            }
-            Outcome::Broken(why) => {
-                debug!(camera = %self.camera, %digest, "pull broken: {why}");
-                aside(Duration::from_millis(500));
-            }
-            Outcome::Fault(why) => return Err(Ended::Fault(why)),
-        }
-        Ok(())
-    }
-
     async fn release_due(&mut self) -> Result<(), Ended> {
         while let Some((message, digests)) =
             release::due(&self.hop.storage, &self.camera, &self.receipts_sent).await?
@@ -447,7 +354,7 @@ impl Session<'_> {
             self.means.progress.pulled_bytes(),
             self.means.progress.last(self.means.clock.instant()),
         );
-        self.hop.roster.update(self.address, |p| {
+        self.hop.roster.update(self.path.address, |p| {
             p.state = state;
             p.pulled_bytes = pulled;
             p.last_byte = last;

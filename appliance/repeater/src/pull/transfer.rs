@@ -1,20 +1,23 @@
 //! One segment's way from the camera's stream to the storage thread: a straight line.
 //!
 //! Who asked for a segment reads it to the end or stops the stream: where the disk takes nothing for 5 s, the
-//! stream is stopped and what came is kept as a prefix.
+//! stream is stopped and what came is kept as a prefix. So it is where the camera stalls, breaks off or breaks
+//! the protocol, and where the session ends: to the last byte.
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use link::clock::Clock;
 use link::frame;
 use link::quic::Peer;
+use link::tasks::Tasks;
 use protocol::codec;
 use protocol::ids::Digest;
 use protocol::message::{Code, Message, Pull};
 use quinn::{RecvStream, VarInt};
 use spool::PullTask;
 
+use super::pace::Pace;
 use super::permits::Permit;
 use super::progress::Progress;
 use crate::commit::{Pulled, Slot, Storage, StorageError};
@@ -46,6 +49,8 @@ pub struct Means {
     pub storage: Storage,
     /// The session's last sign of life.
     pub progress: Progress,
+    /// The session's tasks: cancelled when it ends.
+    pub tasks: Tasks,
     /// Time.
     pub clock: Clock,
     /// Figures.
@@ -53,7 +58,7 @@ pub struct Means {
 }
 
 /// Pulls one segment or header from where its kept prefix ends.
-pub async fn pull(means: Means, task: PullTask, _permit: Permit) -> (Digest, Outcome) {
+pub async fn pull(means: Means, task: PullTask, _permit: Permit) -> (PullTask, Outcome) {
     let digest = task.digest;
     let outcome = match means.storage.begin(digest).await {
         Ok(slot) => {
@@ -64,14 +69,16 @@ pub async fn pull(means: Means, task: PullTask, _permit: Permit) -> (Digest, Out
         }
         Err(e) => Outcome::NotNow(e),
     };
-    (digest, outcome)
+    (task, outcome)
 }
 
 async fn stream(means: &Means, digest: Digest, slot: Slot) -> Outcome {
-    let opened = means.peer.connection.open_bi().await;
+    let mut pace = Pace::new(means.clock.instant(), means.progress.own());
+    let opened = patiently(means, &pace, means.peer.connection.open_bi()).await;
     let (mut send, mut recv) = match opened {
-        Ok(streams) => streams,
-        Err(e) => return Outcome::Broken(link::quic::explain(&e)),
+        Ok(Ok(streams)) => streams,
+        Ok(Err(e)) => return Outcome::Broken(link::quic::explain(&e)),
+        Err(outcome) => return outcome,
     };
     let ask = Message::Pull(Pull {
         digest,
@@ -82,11 +89,11 @@ async fn stream(means: &Means, digest: Digest, slot: Slot) -> Outcome {
         return Outcome::Broken(e.to_string());
     }
     let _ = send.finish();
-    match answer(means, &mut recv, &slot).await {
-        Ok(()) => {}
-        Err(outcome) => return outcome,
-    }
-    match bytes(means, &mut recv, &slot).await {
+    let came = match answer(means, &mut pace, &mut recv, &slot).await {
+        Ok(()) => bytes(means, &mut pace, &mut recv, &slot).await,
+        refused => refused,
+    };
+    match came {
         Ok(()) => match means.storage.finish(slot).await {
             Ok(pulled) => Outcome::Judged(pulled),
             Err(e) => Outcome::NotNow(e),
@@ -99,12 +106,18 @@ async fn stream(means: &Means, digest: Digest, slot: Slot) -> Outcome {
 }
 
 /// The frame before the bytes: exactly what remains must be announced.
-async fn answer(means: &Means, recv: &mut RecvStream, slot: &Slot) -> Result<(), Outcome> {
-    let frame = patiently(means, frame::next_frame(recv)).await?;
+async fn answer(
+    means: &Means,
+    pace: &mut Pace,
+    recv: &mut RecvStream,
+    slot: &Slot,
+) -> Result<(), Outcome> {
+    let frame = patiently(means, pace, frame::next_frame(recv)).await?;
     let frame = frame.map_err(|e| match e {
         frame::FrameError::Stream(e) => denied_or_broken(&e),
         other => Outcome::Broken(other.to_string()),
     })?;
+    came(means, pace, 0);
     match codec::decode(&frame) {
         Ok(Message::Bytes(b)) if b.length == slot.remaining() => Ok(()),
         Ok(Message::Bytes(b)) => Err(Outcome::Fault(format!(
@@ -130,7 +143,12 @@ fn denied_or_broken(error: &std::io::Error) -> Outcome {
     }
 }
 
-async fn bytes(means: &Means, recv: &mut RecvStream, slot: &Slot) -> Result<(), Outcome> {
+async fn bytes(
+    means: &Means,
+    pace: &mut Pace,
+    recv: &mut RecvStream,
+    slot: &Slot,
+) -> Result<(), Outcome> {
     let mut remaining = slot.remaining();
     while remaining > 0 {
         let most = usize::try_from(remaining)
@@ -139,62 +157,89 @@ async fn bytes(means: &Means, recv: &mut RecvStream, slot: &Slot) -> Result<(), 
         let mut chunk = BytesMut::zeroed(most);
         let mut filled = 0;
         while filled < most {
-            let read = patiently(means, recv.read(&mut chunk[filled..])).await?;
-            match read {
-                Ok(Some(n)) => filled += n,
-                Ok(None) => {
-                    return Err(Outcome::Fault(
-                        "ends a stream before the bytes it announced".into(),
-                    ));
-                }
-                Err(quinn::ReadError::Reset(code)) => {
-                    keep(means, slot, chunk, filled).await;
-                    return Err(Outcome::Denied(code.into_inner()));
-                }
-                Err(e) => {
-                    keep(means, slot, chunk, filled).await;
-                    return Err(Outcome::Broken(e.to_string()));
+            match some(means, pace, recv, &mut chunk[filled..]).await {
+                Ok(n) => filled += n,
+                Err(outcome) => {
+                    // What came before a break belongs to the prefix, to the last byte.
+                    chunk.truncate(filled);
+                    if filled > 0 {
+                        let _ = keep(means, slot, chunk.freeze()).await;
+                    }
+                    return Err(outcome);
                 }
             }
         }
         remaining -= most as u64;
-        means.metrics.pulled_bytes.inc_by(most as u64);
-        means.progress.pulled(most as u64);
-        means
-            .storage
-            .write(slot, chunk.freeze())
+        keep(means, slot, chunk.freeze())
             .await
             .map_err(Outcome::NotNow)?;
     }
-    match patiently(means, recv.read(&mut [0; 1])).await? {
+    match patiently(means, pace, recv.read(&mut [0; 1])).await? {
         Ok(Some(_)) => Err(Outcome::Fault("sends more bytes than it announced".into())),
         _ => Ok(()),
     }
 }
 
-/// What came before a break belongs to the prefix, to the last byte.
-async fn keep(means: &Means, slot: &Slot, mut chunk: BytesMut, filled: usize) {
-    chunk.truncate(filled);
-    means.metrics.pulled_bytes.inc_by(filled as u64);
-    let _ = means.storage.write(slot, chunk.freeze()).await;
+/// The next bytes of the stream, at least one.
+async fn some(
+    means: &Means,
+    pace: &mut Pace,
+    recv: &mut RecvStream,
+    into: &mut [u8],
+) -> Result<usize, Outcome> {
+    match patiently(means, pace, recv.read(into)).await? {
+        Ok(Some(n)) => {
+            came(means, pace, n as u64);
+            Ok(n)
+        }
+        Ok(None) => Err(Outcome::Fault(
+            "ends a stream before the bytes it announced".into(),
+        )),
+        Err(quinn::ReadError::Reset(code)) => Err(Outcome::Denied(code.into_inner())),
+        Err(e) => Err(Outcome::Broken(e.to_string())),
+    }
 }
 
-/// Waits as long as the session lives: a segment may rightly wait behind others, a silent camera may not.
-async fn patiently<T>(means: &Means, work: impl Future<Output = T>) -> Result<T, Outcome> {
+/// Counts bytes as they are read. The frame before them is a beginning of none.
+fn came(means: &Means, pace: &mut Pace, bytes: u64) {
+    let now = means.clock.instant();
+    pace.came(bytes, now, means.progress.own());
+    means.progress.pulled(bytes, now);
+    means.metrics.pulled_bytes.inc_by(bytes);
+}
+
+/// Gives bytes to the storage thread. Until it takes them the camera cannot send: that is not its silence.
+async fn keep(means: &Means, slot: &Slot, bytes: Bytes) -> Result<(), StorageError> {
+    let began = means.clock.instant();
+    let written = means.storage.write(slot, bytes).await;
+    means.progress.waited(began, means.clock.instant());
+    written
+}
+
+/// Waits as long as the session lives and the stream keeps its pace: a segment may rightly wait behind others, a
+/// silent or stalling camera may not.
+async fn patiently<T>(
+    means: &Means,
+    pace: &Pace,
+    work: impl Future<Output = T>,
+) -> Result<T, Outcome> {
     tokio::pin!(work);
     loop {
-        match tokio::time::timeout(Duration::from_secs(1), work.as_mut()).await {
-            Ok(done) => {
-                means.progress.alive(means.clock.instant());
-                return Ok(done);
+        let now = means.clock.instant();
+        if let Some(why) = pace.stalled(now, means.progress.own()) {
+            return Err(Outcome::Broken(why));
+        }
+        let last = means.progress.last(now).max(pace.asked());
+        if now.saturating_duration_since(last) > limits::CAMERA_SILENCE {
+            let limit = limits::CAMERA_SILENCE.as_secs();
+            return Err(Outcome::Broken(format!("silent for {limit} s")));
+        }
+        tokio::select! {
+            done = work.as_mut() => return Ok(done),
+            () = means.tasks.cancelled() => {
+                return Err(Outcome::Broken("the session ended".into()));
             }
-            Err(_) if means.progress.silent_for(means.clock.instant()) > limits::CAMERA_SILENCE => {
-                return Err(Outcome::Broken(format!(
-                    "silent for {} s",
-                    limits::CAMERA_SILENCE.as_secs()
-                )));
-            }
-            Err(_) => {}
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }
 }
