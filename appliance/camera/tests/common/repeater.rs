@@ -36,6 +36,15 @@ pub struct Repeater {
 }
 
 pub async fn dial(trial: &Trial, address: SocketAddr, folder: &str) -> (Dialer, Peer) {
+    dial_with(trial, address, folder, Options::new(Hop::Camera)).await
+}
+
+async fn dial_with(
+    trial: &Trial,
+    address: SocketAddr,
+    folder: &str,
+    options: Options,
+) -> (Dialer, Peer) {
     let at = |name: &str| trial.agency.path(&format!("{folder}/{name}"));
     let files = CredentialFiles {
         chain: at("chain.pem"),
@@ -50,15 +59,7 @@ pub async fn dial(trial: &Trial, address: SocketAddr, folder: &str) -> (Dialer, 
         .unwrap();
     let keyring = Keyring::new(Credentials::load(&files, Role::Repeater).unwrap());
     let keys = EndpointKeys::fresh(&Random::system());
-    let dialer = Dialer::new(
-        &seams,
-        socket,
-        keyring,
-        Options::new(Hop::Camera),
-        &keys,
-        Refusals::new(),
-    )
-    .unwrap();
+    let dialer = Dialer::new(&seams, socket, keyring, options, &keys, Refusals::new()).unwrap();
     let peer = dialer.connect(address).await.unwrap();
     (dialer, peer)
 }
@@ -80,7 +81,24 @@ impl Repeater {
         key_list: Option<Bytes>,
         folder: &str,
     ) -> Repeater {
-        let (dialer, peer) = dial(trial, served.address, folder).await;
+        let dialled = dial(trial, served.address, folder).await;
+        Self::greet(trial, dialled, docked, key_list).await
+    }
+    /// Nearby, and from the first packet on the camera may have so many bytes under way to it and no more.
+    pub async fn connect_narrow(trial: &Trial, served: &Served, window: u64) -> Repeater {
+        let options = Options {
+            receive_window: window,
+            ..Options::new(Hop::Camera)
+        };
+        let dialled = dial_with(trial, served.address, "repeaters/station-1", options).await;
+        Self::greet(trial, dialled, false, None).await
+    }
+    async fn greet(
+        trial: &Trial,
+        (dialer, peer): (Dialer, Peer),
+        docked: bool,
+        key_list: Option<Bytes>,
+    ) -> Repeater {
         let mut control = Control::open(&peer.connection).await.unwrap();
         let hello = RepeaterHello {
             versions: vec![1],
