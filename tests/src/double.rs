@@ -29,6 +29,9 @@ use crate::station::{STATION, Station};
 /// A double waits no longer than this for anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A message that there is not: its answer says that all before it was dealt with.
+const FENCE: u16 = 99;
+
 /// Runs a future to its end, on a runtime of its own.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     current_thread(future).unwrap()
@@ -122,21 +125,17 @@ pub fn repeater_hello(key_list: Option<Bytes>, docked: bool) -> Message {
 
 /// A dialler with these credentials.
 pub async fn dialer(hop: Hop, keyring: Keyring) -> Dialer {
+    dialer_with(Options::new(hop), keyring).await
+}
+
+async fn dialer_with(options: Options, keyring: Keyring) -> Dialer {
     let seams = Seams::system();
     let socket = seams
         .bind(SocketOptions::at(SocketAddr::from(([127, 0, 0, 1], 0))))
         .await
         .unwrap();
     let keys = EndpointKeys::fresh(&seams.random);
-    Dialer::new(
-        &seams,
-        socket,
-        keyring,
-        Options::new(hop),
-        &keys,
-        Refusals::new(),
-    )
-    .unwrap()
+    Dialer::new(&seams, socket, keyring, options, &keys, Refusals::new()).unwrap()
 }
 
 /// A repeater at a camera, past the hellos.
@@ -161,7 +160,26 @@ impl Visitor {
         address: SocketAddr,
         key_list: Option<Bytes>,
     ) -> Visitor {
-        let dialer = dialer(Hop::Camera, repeater_keyring(station)).await;
+        Visitor::greet(station, address, key_list, Options::new(Hop::Camera)).await
+    }
+
+    /// The same with the newest key list, and never more than so many bytes unread on their way to it.
+    pub async fn dial_narrow(station: &Station, address: SocketAddr, window: u64) -> Visitor {
+        let options = Options {
+            receive_window: window,
+            ..Options::new(Hop::Camera)
+        };
+        let key_list = Some(station.key_list().bytes().clone());
+        Visitor::greet(station, address, key_list, options).await
+    }
+
+    async fn greet(
+        station: &Station,
+        address: SocketAddr,
+        key_list: Option<Bytes>,
+        options: Options,
+    ) -> Visitor {
+        let dialer = dialer_with(options, repeater_keyring(station)).await;
         let peer = dialer.connect(address).await.unwrap();
         let control = Control::open(&peer.connection).await.unwrap();
         let mut talk = Talk { peer, control };
@@ -209,18 +227,24 @@ impl Visitor {
         }
     }
 
-    /// Brings receipts and gives the camera's answers: one for each recording touched, or none within `quiet`.
-    pub async fn release(&mut self, receipts: &[Bytes], quiet: Duration) -> Vec<Released> {
+    /// Brings receipts and gives the camera's answers: one for each recording touched. The camera takes messages in
+    /// order, so that once it answers a later one, all its answers to the receipts have come.
+    ///
+    /// # Panics
+    /// Where the session ends before.
+    pub async fn release(&mut self, receipts: &[Bytes]) -> Vec<Released> {
         let receipts = receipts.iter().map(|r| r.to_vec().into()).collect();
         self.talk.say(&Message::Release(Release { receipts })).await;
+        self.talk.say(&Message::Unknown(FENCE)).await;
         let mut answers = Vec::new();
-        while let Ok(frame) = tokio::time::timeout(quiet, self.talk.control.recv()).await {
-            let Ok(Some(frame)) = frame else { break };
-            if let Message::Released(answer) = codec::decode(&frame).unwrap() {
-                answers.push(answer);
+        loop {
+            match self.talk.hear().await {
+                Some(Message::Released(answer)) => answers.push(answer),
+                Some(Message::Unsupported(FENCE)) => return answers,
+                Some(_) => {}
+                None => panic!("the camera ended a session that brought receipts"),
             }
         }
-        answers
     }
 }
 

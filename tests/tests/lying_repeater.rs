@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use link::agency::key_list::{Change, change};
-use link::frame::write_frame;
+use link::frame::{read_frame, write_frame};
 use protocol::codec;
 use protocol::ids::{Digest, StoreEpoch};
 use protocol::manifest::Manifest;
@@ -17,10 +17,9 @@ use tests::double::{Visitor, block_on, repeater_hello};
 use tests::footage::footage;
 use tests::sealed::{receipt_body, receipt_key, signed};
 use tests::station::{Plan, Station};
-use tests::wait::until;
+use tests::wait::LONG;
 
 const MIB: usize = 1 << 20;
-const QUIET: Duration = Duration::from_millis(500);
 
 fn manifest(station: &Station, camera: &Camera<'_>) -> Manifest {
     let path = camera
@@ -76,7 +75,7 @@ fn its_own_key_list_and_receipts_erase_nothing() {
             let mut visitor = Visitor::dial_with(&station, address, list).await;
             assert_eq!(visitor.hello.key_list, 2);
             let released: Vec<Digest> = visitor
-                .release(std::slice::from_ref(receipt), QUIET)
+                .release(std::slice::from_ref(receipt))
                 .await
                 .into_iter()
                 .flat_map(|a| a.digests)
@@ -171,12 +170,12 @@ fn one_that_pulls_and_never_reads_keeps_the_camera_from_nobody() {
     let manifest = manifest(&station, &camera);
     // It asks for everything, many times over, and for all manifests, and reads nothing of the answers.
     let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
+    let (begin, begun) = std::sync::mpsc::sync_channel::<()>(1);
     std::thread::scope(|scope| {
         let (station, manifest) = (&station, &manifest);
         let thief = scope.spawn(move || {
             block_on(async {
-                let mut visitor = Visitor::dial(station, address).await;
-                visitor.talk.peer.set_receive_window(64 << 10);
+                let mut visitor = Visitor::dial_narrow(station, address, 64 << 10).await;
                 let mut streams = Vec::new();
                 for segment in &manifest.body().segments {
                     let (mut send, recv) = visitor.talk.peer.connection.open_bi().await.unwrap();
@@ -188,6 +187,10 @@ fn one_that_pulls_and_never_reads_keeps_the_camera_from_nobody() {
                     write_frame(&mut send, &pull).await.unwrap();
                     streams.push((send, recv));
                 }
+                // It has the turn: the camera answers, and gets rid of no more than the window.
+                let answer = read_frame(&mut streams[0].1).await.unwrap();
+                assert!(matches!(codec::decode(&answer), Ok(Message::Bytes(_))));
+                begin.send(()).unwrap();
                 for _ in 0..1000 {
                     visitor
                         .talk
@@ -202,14 +205,7 @@ fn one_that_pulls_and_never_reads_keeps_the_camera_from_nobody() {
                 }
             });
         });
-        until("the thief's pulls have begun", || {
-            camera
-                .party
-                .as_ref()
-                .unwrap()
-                .log()
-                .contains("session begins")
-        });
+        begun.recv_timeout(LONG).unwrap();
         let repeater = station.repeater(&[address], &[site.told()]);
         station.wait_all_released(&[&camera], &repeater);
         stop.send(()).unwrap();

@@ -22,8 +22,6 @@ use tests::wait::{throughout, until};
 const MIB: usize = 1 << 20;
 const EPOCH: StoreEpoch = StoreEpoch([1; 16]);
 const VOID: StoreEpoch = StoreEpoch([2; 16]);
-/// Long enough for a camera on loopback to answer.
-const QUIET: Duration = Duration::from_millis(700);
 
 /// The only manifest of a recording, from the camera's storage.
 fn manifest(station: &Station, camera: &Camera<'_>, number: u64) -> Manifest {
@@ -38,7 +36,7 @@ fn bring(station: &Station, camera: &Camera<'_>, receipts: &[Bytes]) -> Vec<Dige
     let address = camera.address();
     block_on(async {
         let mut visitor = Visitor::dial(station, address).await;
-        let answers = visitor.release(receipts, QUIET).await;
+        let answers = visitor.release(receipts).await;
         answers.into_iter().flat_map(|a| a.digests).collect()
     })
 }
