@@ -73,6 +73,9 @@ fn one_of_two_sites_is_away_and_two_receipts_are_asked_for() {
     until("the first site has it all", || {
         one.segments() == sealed.segments
     });
+    until("its receipt has come", || {
+        repeater.counted("repeater_receipts_total{site=\"site-a\"}") >= 1
+    });
     assert_eq!(
         repeater.items("archived"),
         0,
