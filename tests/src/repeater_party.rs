@@ -188,15 +188,18 @@ impl<'a> Repeater<'a> {
         line.map_or(0, |n| n.parse().unwrap())
     }
 
+    /// Segments and headers that are on its disk or beyond.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        let s = &self.status()["spool"]["segments"];
+        let count = |stage: &&str| s[*stage].as_u64().unwrap();
+        ["held", "archived", "released"].iter().map(count).sum()
+    }
+
     /// Waits until so many segments and headers are on its disk or beyond.
     pub fn wait_held(&self, items: u64) {
         until(&format!("{items} segments and headers held"), || {
-            let s = &self.status()["spool"]["segments"];
-            ["held", "archived", "released"]
-                .iter()
-                .map(|n| s[n].as_u64().unwrap())
-                .sum::<u64>()
-                >= items
+            self.held() >= items
         });
     }
 }
