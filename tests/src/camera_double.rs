@@ -2,6 +2,7 @@
 //! less gets past the handshake, but lying in one thing.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use link::frame::{read_frame, write_frame};
@@ -10,11 +11,14 @@ use protocol::codec;
 use protocol::cose::{self, DeviceSigner};
 use protocol::ids::{CameraId, Digest};
 use protocol::message::{BytesFollow, CameraHello, Message, PROOF_KIND, VERSIONS};
-use quinn::SendStream;
+use quinn::{Connection, SendStream};
 
 use crate::double::{Listening, Talk, camera_keyring};
 use crate::sealed::{Recording, inventory, page, signer};
 use crate::station::Station;
+
+/// Until what was sent has come, before the connection is ended.
+const UNDER_WAY: Duration = Duration::from_millis(200);
 
 /// How a pull is answered.
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ pub enum Answer {
     Bytes(u64, Bytes),
     /// The same, and leaves the stream open.
     Stall(u64, Bytes),
+    /// Announces so many bytes, sends these, and ends the connection once they have left.
+    Vanish(u64, Bytes),
     /// Another message than it should be.
     Wrong(Message),
     /// Resets the stream.
@@ -145,7 +151,8 @@ async fn serve(script: Script, mut talk: Talk) {
                 let Ok(frame) = read_frame(&mut recv).await else { continue };
                 let Ok(Message::Pull(pull)) = codec::decode(&frame) else { panic!("not a pull") };
                 script.asked.lock().unwrap_or_else(PoisonError::into_inner).push((pull.digest, pull.offset));
-                if give(&mut send, (script.answers)(&script.recordings, pull.digest, pull.offset)).await {
+                let answer = (script.answers)(&script.recordings, pull.digest, pull.offset);
+                if give(&connection, &mut send, answer).await {
                     open.push(send);
                 }
             }
@@ -167,10 +174,15 @@ async fn hear(script: &Script, talk: &mut Talk, frame: &[u8]) {
 }
 
 /// Answers; whether the stream is to stay open.
-async fn give(send: &mut SendStream, answer: Answer) -> bool {
-    let (length, bytes, stalls) = match answer {
-        Answer::Bytes(length, bytes) => (length, bytes, false),
-        Answer::Stall(length, bytes) => (length, bytes, true),
+async fn give(connection: &Connection, send: &mut SendStream, answer: Answer) -> bool {
+    let (stalls, vanishes) = (
+        matches!(answer, Answer::Stall(..)),
+        matches!(answer, Answer::Vanish(..)),
+    );
+    let (length, bytes) = match answer {
+        Answer::Bytes(length, bytes)
+        | Answer::Stall(length, bytes)
+        | Answer::Vanish(length, bytes) => (length, bytes),
         Answer::Wrong(message) => {
             let _ = write_frame(send, &codec::encode_body(&message).unwrap()).await;
             return false;
@@ -183,7 +195,10 @@ async fn give(send: &mut SendStream, answer: Answer) -> bool {
     let follow = codec::encode_body(&Message::Bytes(BytesFollow { length })).unwrap();
     let _ = write_frame(send, &follow).await;
     let _ = send.write_all(&bytes).await; // it may be stopped
-    if !stalls {
+    if vanishes {
+        tokio::time::sleep(UNDER_WAY).await;
+        connection.close(0_u32.into(), b"");
+    } else if !stalls {
         let _ = send.finish();
     }
     stalls
