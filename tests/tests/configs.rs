@@ -1,4 +1,4 @@
-//! Every configuration that is shipped passes its program's own `check`, and an error in one is named with file, line,
+//! Every configuration that is shipped or shown in the README passes its program's own `check`, and an error in one is named with file, line,
 //! key, reason and how to mend it.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -31,6 +31,16 @@ fn shipped() -> Vec<PathBuf> {
     found
 }
 
+/// Configurations that the README shows.
+fn shown() -> Vec<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = std::fs::read_to_string(readme).unwrap();
+    let blocks = text.split("```toml\n").skip(1);
+    blocks
+        .map(|rest| rest.split_once("```").unwrap().0.to_owned())
+        .collect()
+}
+
 /// Which program a configuration is for, by its first lines' words.
 fn program(text: &str) -> Option<&'static str> {
     let has = |word: &str| text.lines().any(|l| l.starts_with(word));
@@ -60,6 +70,17 @@ fn with_trial_papers(station: &Station, program: &str, text: &str) -> String {
             &format!("\"{folder}/{shared}\""),
             &format!("\"{}\"", agency(shared)),
         );
+        // The README names files of the working directory.
+        text = text.replace(
+            &format!("= \"{shared}\""),
+            &format!("= \"{}\"", agency(shared)),
+        );
+    }
+    for private in ["chain.pem", "key.pem", "receipt.key"] {
+        text = text.replace(
+            &format!("= \"{private}\""),
+            &format!("= \"{own}/{private}\""),
+        );
     }
     text.replace(&format!("\"{folder}/"), &format!("\"{own}/"))
 }
@@ -88,6 +109,22 @@ fn every_shipped_configuration_passes_check() {
 }
 
 #[test]
+fn what_the_readme_shows_passes_check() {
+    let station = Station::new(Plan::default());
+    let mut programs = Vec::new();
+    for text in shown() {
+        let program = program(&text).unwrap_or_else(|| panic!("whose is this?\n{text}"));
+        let copy = station.path("readme.toml");
+        std::fs::write(&copy, with_trial_papers(&station, program, &text)).unwrap();
+        let said = run(program, ["check", copy.to_str().unwrap()]);
+        assert_eq!(said.code, Some(0), "{program}: {}\n{text}", said.err);
+        programs.push(program);
+    }
+    programs.sort_unstable();
+    assert_eq!(programs, ["archive", "repeaterd"]);
+}
+
+#[test]
 fn an_error_is_named_with_file_line_key_reason_and_cure() {
     let station = Station::new(Plan::default());
     for path in shipped() {
@@ -97,10 +134,18 @@ fn an_error_is_named_with_file_line_key_reason_and_cure() {
         };
         let good = with_trial_papers(&station, program, &text);
         let copy = station.path("broken.toml");
-        std::fs::write(&copy, good.replacen(":478", ":x478", 1)).unwrap();
+        let broken = good.replacen(":478", ":x478", 1);
+        let (line, words) = broken
+            .lines()
+            .zip(1..)
+            .find_map(|(words, line)| words.contains(":x478").then_some((line, words)))
+            .unwrap();
+        let key = words.split_once('=').unwrap().0.trim();
+        std::fs::write(&copy, &broken).unwrap();
         let said = run(program, ["check", copy.to_str().unwrap()]);
         assert_eq!(said.code, Some(78), "{program}: {}", said.err);
-        for part in ["broken.toml:", "x478", "write an address and a port"] {
+        let place = format!("broken.toml:{line}:");
+        for part in [place.as_str(), key, "x478", "write an address and a port"] {
             assert!(
                 said.err.contains(part),
                 "{program}: no `{part}` in {}",
@@ -110,7 +155,9 @@ fn an_error_is_named_with_file_line_key_reason_and_cure() {
         std::fs::write(&copy, format!("colour = 1\n{good}")).unwrap();
         let said = run(program, ["check", copy.to_str().unwrap()]);
         assert!(
-            said.code == Some(78) && said.err.contains("colour"),
+            said.code == Some(78)
+                && said.err.contains("broken.toml:1:")
+                && said.err.contains("colour"),
             "{program}: {}",
             said.err
         );
