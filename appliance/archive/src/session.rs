@@ -104,11 +104,13 @@ async fn serve(gateway: &Gateway, peer: &Peer, who: &str, stop: CancellationToke
     if let Err(end) = greeted {
         return end;
     }
-    let end = session
-        .pump(peer, &mut send, &mut recv, stop)
-        .await
-        .err()
-        .unwrap_or(End::Done);
+    let end = tokio::select! {
+        pumped = session.pump(peer, &mut send, &mut recv, stop) => pumped.err().unwrap_or(End::Done),
+        // Revocation ends sessions; what arrived whole is stored and stays so.
+        error = peer.until_refused(&gateway.keyring, &gateway.metrics.handshakes) => {
+            End::Close(Code::Identity, error.to_string())
+        }
+    };
     if matches!(end, End::Done | End::Close(Code::Shutdown, _))
         && let Err(error) = send.finish().await
     {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use link::credentials::Keyring;
 use link::quic::Dialer;
+use link::refusals::Refusals;
 use link::seams::Seams;
 use link::tasks::Tasks;
 use protocol::ids::Time;
@@ -46,6 +47,8 @@ pub struct Hop {
     pub keyring: Keyring,
     /// The storage thread.
     pub storage: Storage,
+    /// Peers whose certificates do not count, counted.
+    pub refusals: Refusals,
     /// Time and randomness.
     pub seams: Seams,
     /// Figures.
@@ -137,6 +140,7 @@ async fn keep(hop: &Hop, archive: &Archive) {
                 let mut greeted = false;
                 let ended = tokio::select! {
                     ended = Session::run(hop, &archive.site, peer.clone(), next, &mut greeted) => ended,
+                    error = peer.until_refused(&hop.keyring, &hop.refusals) => Ended::Identity(error.to_string()),
                     () = hop.tasks.cancelled() => Ended::Stopped,
                 };
                 hop.sites.down(&archive.site, &hop.metrics);

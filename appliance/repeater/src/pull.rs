@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use link::credentials::Keyring;
 use link::quic::Dialer;
+use link::refusals::Refusals;
 use link::seams::Seams;
 use link::tasks::Tasks;
 use protocol::ids::CameraId;
@@ -44,6 +45,8 @@ pub struct Hop {
     pub keyring: Keyring,
     /// The storage thread.
     pub storage: Storage,
+    /// Peers whose certificates do not count, counted.
+    pub refusals: Refusals,
     /// Time and randomness.
     pub seams: Seams,
     /// Figures.

@@ -198,7 +198,11 @@ async fn hold(
         progress: progress.clone(),
         troubles: troubles.clone(),
     };
-    let ended = Session::run(hop, path).await;
+    let ended = tokio::select! {
+        ended = Session::run(hop, path) => ended,
+        // Revocation ends sessions; what is Held of this camera stays in custody.
+        error = peer.until_refused(&hop.keyring, &hop.refusals) => Ended::Identity(error.to_string()),
+    };
     hop.roster.leave(address);
     show_count(hop);
     let (code, text) = ended.close();

@@ -9,6 +9,7 @@ mod pulls;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -96,6 +97,8 @@ pub struct Session<'a> {
     receipts_sent: HashSet<Digest>,
     /// Until the first segment is Held: recordings of which one is durable and waits for its header.
     first_held: Option<HashSet<RecordingId>>,
+    /// Whether a manifest came that does not verify: the alarm stands until a session brings none.
+    bad_manifest: Arc<AtomicBool>,
 }
 
 impl Session<'_> {
@@ -125,6 +128,7 @@ impl Session<'_> {
         hop.roster
             .update(address, |p| p.camera = Some(camera.clone()));
         let (session, control) = Session::new(hop, path, greeted);
+        let bad_manifest = Arc::clone(&session.bad_manifest);
         // What follows is done whoever ends the session; what others must not see after it goes with its guards.
         let ended = tokio::select! {
             served = session.serve(control) => served.err().unwrap_or(Ended::Stopped),
@@ -133,6 +137,7 @@ impl Session<'_> {
         let subject = camera.serial.to_string();
         match &ended {
             Ended::Fault(why) | Ended::Identity(why) => hop.accuse(&subject, why.clone()),
+            _ if bad_manifest.load(Ordering::Relaxed) => {}
             _ => hop.acquit(&subject),
         }
         let left = Contact::CameraLeft { camera };
@@ -178,6 +183,7 @@ impl Session<'_> {
             receipts_may_be_due: true,
             receipts_sent: HashSet::new(),
             first_held: Some(HashSet::new()),
+            bad_manifest: Arc::default(),
         };
         (session, greeted.recv)
     }
@@ -299,8 +305,17 @@ impl Session<'_> {
 
     async fn manifest(&mut self, bytes: Bytes) -> Result<(), Ended> {
         let trust = self.hop.keyring.current().trust.clone();
-        let manifest =
-            Manifest::verify(bytes, &trust).map_err(|e| Ended::Fault(format!("manifest: {e}")))?;
+        let manifest = match Manifest::verify(bytes, &trust) {
+            Ok(manifest) => manifest,
+            // SPEC section 11: refused evidence alarms, and the session goes on: the other footage is not to blame.
+            Err(e) => {
+                let what = format!("a manifest that does not verify: {e}");
+                warn!(camera = %self.camera, "{what}");
+                self.hop.accuse(self.camera.serial.as_str(), what);
+                self.bad_manifest.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+        };
         if manifest.recording().camera != self.camera {
             return Err(Ended::Identity("a manifest of another camera".into()));
         }
