@@ -83,6 +83,8 @@ pub(crate) struct Record {
     path: PathBuf,
     end: u64,
     reserved: u64,
+    /// A sync failed: what this process would read may be in memory only.
+    failed: bool,
 }
 
 impl Record {
@@ -106,6 +108,7 @@ impl Record {
             path: path.to_owned(),
             end: 0,
             reserved: 0,
+            failed: false,
         })
     }
 
@@ -126,6 +129,10 @@ impl Record {
             .metadata()
             .map_err(at("look at", &self.path))?
             .len();
+        if self.end < length {
+            // Whoever appended may have failed to sync; nothing is done on what could be gone after a power cut.
+            self.sync()?;
+        }
         while self.end < length {
             if let Some((entry, size)) = self.entry_at(self.end, length)? {
                 self.end += size;
@@ -222,17 +229,33 @@ impl Record {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.usable()?; // before anything is cut: what stands behind the end may be another's
         let written = self
             .file
             .write_all_at(&bytes, self.end)
             .map_err(at("append to", &self.path));
-        if let Err(error) = written {
+        if let Err(error) = written.and_then(|()| self.sync()) {
             let _ = self.file.set_len(self.end); // what stays is an incomplete tail, cut by the next reader
             return Err(error);
         }
-        self.file.sync_data().map_err(at("sync", &self.path))?;
         self.end += bytes.len() as u64;
         self.keep_reserve();
+        Ok(())
+    }
+
+    /// Syncs what is in the file. A failure is final for this process: the page cache would show as whole what is not.
+    fn sync(&mut self) -> Result<(), DiskError> {
+        self.usable()?;
+        let synced = self.file.sync_data().map_err(at("sync", &self.path));
+        self.failed = synced.is_err();
+        synced
+    }
+
+    fn usable(&self) -> Result<(), DiskError> {
+        if self.failed {
+            let error = io::Error::other("an earlier sync failed; only a new start may go on");
+            return Err(at("go on with", &self.path)(error));
+        }
         Ok(())
     }
 
@@ -289,6 +312,18 @@ mod tests {
         other.append(std::slice::from_ref(&erased)).unwrap();
         assert_eq!(seen, 2);
         assert_eq!(read(&path), [receipt(1), receipt(2), erased]);
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_is_appended_or_read_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("erased.log");
+        let (mut one, mut other) = (Record::open(&path).unwrap(), Record::open(&path).unwrap());
+        one.failed = true;
+        other.append(&[receipt(1)]).unwrap();
+        assert!(one.read_on(&mut |_| panic!("acted on")).is_err());
+        assert!(one.append(&[receipt(2)]).is_err());
+        assert_eq!(read(&path), [receipt(1)], "nor is another's entry cut");
     }
 
     #[test]
