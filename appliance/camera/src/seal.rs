@@ -159,13 +159,20 @@ impl Sealer {
     ) -> Result<Sealer, SealError> {
         let (signer, trust) = (Arc::clone(&camera.signer), camera.trust.clone());
         let fresh = protocol::ids::Incarnation(random.bytes());
-        let mut paper = store::initialise(layout, &signer.serial, fresh)?;
+        disk::make_folder(layout.root())?;
         let lock = Lock::take(&layout.file("seal.lock"), limits::LOCK_WAIT)?;
+        // Not before: the sealer whose lock this was may have taken a number until it let go.
+        let mut paper = store::initialise(layout, &signer.serial, fresh)?;
         let keys = {
             let _custody = Lock::take(&layout.file("custody.lock"), limits::LOCK_WAIT)?;
             store::newest_keys(layout, camera.key_list.clone(), &trust)?
         };
         close::close_interrupted(layout, &mut paper, &signer, &trust, &clock)?;
+        let unused = store::unused_number(layout)?;
+        if unused > paper.next {
+            paper.next = unused;
+            papers::keep(layout, "camera.cbor", &paper)?;
+        }
         let mut sealer = Sealer {
             layout: layout.clone(),
             paper,

@@ -33,7 +33,7 @@ use tracing::{error, warn};
 use crate::disk::{self, DiskError};
 use crate::limits;
 use layout::Layout;
-pub(crate) use open::{Lock, initialise, newest_keys, pin_root};
+pub(crate) use open::{Lock, initialise, newest_keys, pin_root, unused_number};
 use record::{Entry, Record};
 use recording::{Recording, Whereabouts};
 
@@ -428,10 +428,9 @@ impl Store {
                 number,
                 segments,
                 receipts,
+                header,
                 ..
-            } => {
-                self.apply_erased(number, &segments, &receipts)?;
-            }
+            } => self.apply_erased(number, header, &segments, &receipts)?,
             Entry::Released {
                 number,
                 header,

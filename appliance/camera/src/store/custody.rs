@@ -19,11 +19,11 @@ use protocol::ids::{Digest, Range, Time, ranges_of};
 use protocol::limits as wire;
 use protocol::receipt::Receipt;
 use protocol::suite;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::record::Entry;
 use super::recording::{Recording, Segment, Whereabouts};
-use super::{Gone, Lock, Store, StoreError};
+use super::{Gone, Lock, Store, StoreError, layout};
 use crate::{disk, limits};
 
 /// What became of the receipts for one recording: the answer `released`.
@@ -228,6 +228,7 @@ impl Store {
         let Some(recording) = self.recordings.get(&number) else {
             return Ok(());
         };
+        let header = recording.header.digest;
         let mut seqs = Vec::new();
         let mut receipts: Vec<Digest> = Vec::new();
         for segment in recording
@@ -257,9 +258,10 @@ impl Store {
             segments: segments.clone(),
             receipts: receipts.clone(),
             at: now,
+            header,
         };
         self.record.append(&[erased])?;
-        self.apply_erased(number, &segments, &receipts)?;
+        self.apply_erased(number, header, &segments, &receipts)?;
         self.release_if_emptied(number, now)
     }
 
@@ -305,13 +307,35 @@ impl Store {
         Ok(())
     }
 
+    /// Whether what is here under a number is what the entry of that header speaks of, or nothing is here. An entry
+    /// about other footage is none about this: numbers could only be used twice by a mistake, which must not erase.
+    fn speaks_of(&self, number: u64, header: Digest) -> Result<bool, StoreError> {
+        let held = match self.recordings.get(&number) {
+            Some(recording) => Some(recording.header.digest),
+            None => disk::read_if_there(&self.layout.header(number), wire::HEADER_BYTES)?
+                .map(|bytes| suite::sha256(&bytes)),
+        };
+        let same = held.is_none_or(|held| held == header);
+        if !same {
+            error!(
+                number,
+                "the record tells of another recording with this number: nothing is erased by it"
+            );
+        }
+        Ok(same)
+    }
+
     /// Makes true what the record says: unlinks what is still here.
     pub(super) fn apply_erased(
         &mut self,
         number: u64,
+        header: Digest,
         segments: &[Range],
         receipts: &[Digest],
     ) -> Result<(), StoreError> {
+        if !self.speaks_of(number, header)? {
+            return Ok(());
+        }
         let on = self.erased_on.entry(number).or_default();
         on.extend(
             receipts
@@ -343,6 +367,9 @@ impl Store {
         header: Digest,
         segments: u64,
     ) -> Result<(), StoreError> {
+        if !self.speaks_of(number, header)? {
+            return Ok(());
+        }
         let receipts = self.erased_on.remove(&number).unwrap_or_default();
         self.gone.insert(
             number,
@@ -361,7 +388,16 @@ impl Store {
         }
         let folder = self.layout.recording(number);
         if folder.exists() {
-            for (name, _) in disk::list(&folder)? {
+            let names = disk::list(&folder)?;
+            let segment = |n: &str| matches!(layout::entry(n), layout::Entry::Segment { .. });
+            if names.iter().any(|(name, _)| segment(name)) {
+                error!(
+                    number,
+                    "segments that no receipt names are left of a released recording: they stay"
+                );
+                return Ok(());
+            }
+            for (name, _) in names {
                 disk::remove(&folder.join(name))?;
             }
             std::fs::remove_dir(&folder).map_err(disk::at("remove", &folder))?;

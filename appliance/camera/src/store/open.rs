@@ -12,8 +12,9 @@ use protocol::limits as wire;
 use tracing::{error, info, warn};
 
 use super::StoreError;
-use super::layout::Layout;
+use super::layout::{self, Layout};
 use super::papers;
+use super::record::Record;
 use crate::disk::{self, at};
 use crate::limits;
 
@@ -78,7 +79,25 @@ pub(crate) fn pin_root(layout: &Layout, trust: &Path) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// The newest key list of the store's and the offered one, verified under the pinned root; keeps what is newer.
+/// The number after all that the record and the folders know. A recording that was erased is in the record before its
+/// folder goes, so that its number stays taken even where `camera.cbor` never came to say so.
+///
+/// # Errors
+/// [`StoreError::Disk`], [`StoreError::Locked`].
+pub(crate) fn unused_number(layout: &Layout) -> Result<u64, StoreError> {
+    let _lock = Lock::take(&layout.file("custody.lock"), limits::LOCK_WAIT)?;
+    let mut next = 0;
+    Record::open(&layout.file("erased.log"))?
+        .read_on(&mut |entry| next = next.max(entry.number().saturating_add(1)))?;
+    let folders = disk::list(&layout.recordings())?;
+    let numbers = folders
+        .iter()
+        .filter_map(|(name, _)| layout::recording_number(name));
+    Ok(numbers.fold(next, |next, n| next.max(n.saturating_add(1))))
+}
+
+/// The newest key list of the store's, the offered one and the one `known` to this process already, verified under the
+/// pinned root; keeps what is newer. A store's list that is damaged, or older than the known one, is replaced by that.
 ///
 /// # Errors
 /// Any [`StoreError`]; of an older or forked offer only the log hears.

@@ -54,6 +54,9 @@ pub(crate) enum Entry {
         /// By the camera's clock.
         #[n(3)]
         at: Time,
+        /// Digest of the recording's header: of whatever else has that number, nothing goes by this entry.
+        #[n(4)]
+        header: Digest,
     },
     /// A finished recording whose every segment is erased: header and manifests go too.
     #[n(3)]
@@ -74,6 +77,17 @@ pub(crate) enum Entry {
         #[n(4)]
         at: Time,
     },
+}
+
+impl Entry {
+    /// The recording that it speaks of.
+    pub(crate) fn number(&self) -> u64 {
+        match self {
+            Entry::Receipt { number, .. }
+            | Entry::Erased { number, .. }
+            | Entry::Released { number, .. } => *number,
+        }
+    }
 }
 
 /// The record, read up to `end`.
@@ -308,6 +322,7 @@ mod tests {
             segments: vec![Range { from: 0, to: 3 }],
             receipts: vec![Digest([1; 32])],
             at: Time(5),
+            header: Digest([2; 32]),
         };
         other.append(std::slice::from_ref(&erased)).unwrap();
         assert_eq!(seen, 2);
