@@ -188,7 +188,7 @@ fn seal_code(error: &SealError) -> u8 {
     match error {
         SealError::Store(error) => store_code(error),
         SealError::Full { .. } => CANNOT_CREATE,
-        SealError::Input(_) => IO,
+        SealError::Input(_) | SealError::Unclosed => IO,
         SealError::NoRecipient | SealError::Policy { .. } => CONFIG,
         SealError::Header(_) => USAGE,
         SealError::Segment(_) | SealError::Manifest(_) => INTERNAL,

@@ -131,6 +131,12 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), DiskError> {
     }
 }
 
+/// Makes a folder that must not be there yet, and its name durable.
+pub(crate) fn make_new_folder(path: &Path) -> Result<(), DiskError> {
+    fs::create_dir(path).map_err(at("make", path))?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
 /// Reads a file of at most `limit` bytes; none where there is none.
 pub(crate) fn read_if_there(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, DiskError> {
     let file = match File::open(path) {

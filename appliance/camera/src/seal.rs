@@ -8,12 +8,16 @@
 //! Invariants:
 //! - A content key is used by this process for one recording and is never stored: a recording that was interrupted
 //!   is closed ([`close`]) and footage goes on as a new one with a new key. So no (key, IV) pair occurs twice.
-//! - A manifest names only what is synced.
+//! - A manifest names only what is synced, and follows one that is. After a manifest that could not be written, none is
+//!   signed for this recording, and no other recording begins: what there is, the next start names.
+//! - A number is used once. A sealer takes the next after all that `camera.cbor`, the record and the folders know, and
+//!   it asks them only when it is alone.
 //! - Footage without receipts is never overwritten: where neither quota nor disk has room and nothing may be erased,
 //!   recording is refused, and what there is so far is closed as interrupted.
 
 pub(crate) mod close;
 pub mod input;
+mod room;
 
 use std::fs;
 use std::io::{self, Read};
@@ -32,9 +36,9 @@ use protocol::segment::{self, Place, SegmentError};
 use tracing::{error, info, warn};
 
 use crate::credentials::Papers;
-use crate::disk::{self, at};
+use crate::disk;
 use crate::limits;
-use crate::store::layout::{self, Layout};
+use crate::store::layout::Layout;
 use crate::store::papers::{self, CameraPaper, ClockPaper};
 use crate::store::{self, Lock, Store, StoreError};
 use close::Ledger;
@@ -81,6 +85,11 @@ pub enum SealError {
     /// Signing a manifest failed.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// An earlier recording of this sealer is not closed.
+    #[error(
+        "an earlier recording could not be closed: start again, which closes it and names all that was sealed"
+    )]
+    Unclosed,
 }
 
 impl From<disk::DiskError> for SealError {
@@ -129,6 +138,8 @@ pub struct Sealer {
     random: Random,
     quota: u64,
     used: u64,
+    /// Whether a recording of this sealer was left to the next start.
+    unclosed: bool,
     view: Option<Store>,
     _lock: Lock,
 }
@@ -183,6 +194,7 @@ impl Sealer {
             random,
             quota,
             used: 0,
+            unclosed: false,
             view: None,
             _lock: lock,
         };
@@ -196,6 +208,9 @@ impl Sealer {
     /// # Errors
     /// Any [`SealError`]; what was sealed until then is closed as interrupted.
     pub fn record(&mut self, footage: &mut dyn Read, about: &About) -> Result<Recorded, SealError> {
+        if self.unclosed {
+            return Err(SealError::Unclosed);
+        }
         let mut now = Vec::with_capacity(wire::SEGMENT_FOOTAGE_BYTES);
         let mut ahead = Vec::with_capacity(wire::SEGMENT_FOOTAGE_BYTES);
         let began = self.now();
@@ -252,11 +267,11 @@ impl Sealer {
         };
         let number = id.number;
         let ledger = Ledger::begin(id, header, policy, about.class);
-        disk::make_folder(&self.layout.recording(number))?;
+        disk::make_new_folder(&self.layout.recording(number))?;
         let made = papers::write(&self.layout.state(number), &ledger.state(began))
             .and_then(|()| disk::replace(&self.layout.header(number), &sealed.bytes));
         if let Err(error) = made {
-            close::discard(&self.layout, number)?;
+            self.unclosed = close::discard(&self.layout, number).is_err();
             return Err(full_or(error.into(), room));
         }
         self.used += sealed.bytes.len() as u64;
@@ -347,17 +362,24 @@ impl Sealer {
         Ok(())
     }
 
-    /// Signs what is pending; the first manifest of a recording makes its number taken.
+    /// Signs what is pending; the first manifest of a recording makes its number taken. Once that failed, what is on
+    /// the disk is not known here: the next start reads it.
     fn sign(&mut self, open: &mut Open, end: Option<EndReason>) -> Result<(), SealError> {
+        let signed = self.try_sign(open, end);
+        self.unclosed |= signed.is_err();
+        signed
+    }
+
+    fn try_sign(&mut self, open: &mut Open, end: Option<EndReason>) -> Result<(), SealError> {
         let to = self.now().max(open.from);
-        let hints = self.hints();
-        let pending = std::mem::take(&mut open.pending);
-        let manifest = open
-            .ledger
-            .manifest(pending, (open.from, to), end, &hints, &self.signer)?;
+        let (hints, pending) = (self.hints(), open.pending.clone());
+        let mut ledger = open.ledger.clone();
+        let manifest = ledger.manifest(pending, (open.from, to), end, &hints, &self.signer)?;
         let (number, index) = (open.ledger.id().number, manifest.body().index);
         let path = self.layout.manifest(number, index);
         disk::replace_for_sure(&path, manifest.bytes(), &self.layout.ballast())?;
+        open.ledger = ledger; // only now: the next manifest follows one that is on the disk
+        open.pending.clear();
         self.used += manifest.bytes().len() as u64;
         (open.from, open.last_manifest) = (to, to);
         if number >= self.paper.next {
@@ -381,7 +403,9 @@ impl Sealer {
     /// Closes what there is; what fails here is done by the next start.
     fn interrupt(&mut self, mut open: Open) {
         let number = open.ledger.id().number;
-        let closed = if open.ledger.sealed() == 0 && open.pending.is_empty() {
+        let closed = if self.unclosed {
+            Err(SealError::Unclosed)
+        } else if open.ledger.sealed() == 0 && open.pending.is_empty() {
             close::discard(&self.layout, number).map_err(SealError::from)
         } else {
             self.sign(&mut open, Some(EndReason::Interrupted))
@@ -393,6 +417,7 @@ impl Sealer {
                 "recording closed as interrupted"
             ),
             Err(error) => {
+                self.unclosed = true;
                 error!(number, %error, "the interrupted recording is not closed; the next start does it")
             }
         }
@@ -413,79 +438,6 @@ impl Sealer {
         self.clock
             .now()
             .max(paper.and_then(|p| p.signed).unwrap_or_default())
-    }
-
-    /// Makes sure that the quota has room for `bytes` and a closing manifest.
-    fn need(&mut self, bytes: u64) -> Result<(), SealError> {
-        let over = |used: u64| (used + bytes + limits::CLOSING_BYTES).saturating_sub(self.quota);
-        if over(self.used) == 0 {
-            return Ok(());
-        }
-        self.used = self.measure()?; // the server may have erased meanwhile
-        let missing = over(self.used);
-        if missing == 0 {
-            return Ok(());
-        }
-        self.make_room(missing)?;
-        if self.used + bytes + limits::CLOSING_BYTES > self.quota {
-            return Err(SealError::Full { needed: bytes });
-        }
-        Ok(())
-    }
-
-    /// Erases what receipts permit, longest-receipted first; gives the bytes freed.
-    fn make_room(&mut self, bytes: u64) -> Result<u64, SealError> {
-        if self.view.is_none() {
-            self.view = Some(Store::open(
-                &self.layout,
-                &self.paper.camera,
-                &self.trust,
-                None,
-            )?);
-        }
-        let now = self.now();
-        let view = self.view.as_mut().expect("made above");
-        let freed = view.make_room(bytes, now)?;
-        info!(
-            needed = bytes,
-            freed, "made room by erasing what receipts permit"
-        );
-        self.used = self.measure()?;
-        self.keep_ballast();
-        Ok(freed)
-    }
-
-    fn measure(&self) -> Result<u64, SealError> {
-        let mut used = 0;
-        for (name, _) in disk::list(&self.layout.recordings())? {
-            if let Some(number) = layout::recording_number(&name) {
-                let folder = self.layout.recording(number);
-                if folder.exists() {
-                    used += disk::list(&folder)?
-                        .iter()
-                        .map(|(_, length)| length)
-                        .sum::<u64>();
-                }
-            }
-        }
-        Ok(used)
-    }
-
-    /// Reserves the room that closes a recording on a full disk. Without it the next start closes it.
-    fn keep_ballast(&self) {
-        let path = self.layout.ballast();
-        let options = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
-        let reserved = options.map_err(at("open", &path)).and_then(|file| {
-            let flags = nix::fcntl::FallocateFlags::empty();
-            disk::reserve(&file, 0, limits::BALLAST_BYTES, flags).map_err(at("reserve", &path))
-        });
-        if let Err(error) = reserved {
-            warn!(%error, "no ballast");
-        }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::UNIX_EPOCH;
 
 use link::clock::Clock;
@@ -216,10 +216,15 @@ fn close_one(
             );
             return Ok(());
         }
-        None => match unmanifested(layout, paper, number, &segments)? {
-            Some(begun) => Some(begun),
-            None => return Ok(discard(layout, number)?),
-        },
+        None if segments.is_empty() => return Ok(discard(layout, number)?),
+        None if !segments.contains_key(&0) => {
+            error!(
+                number,
+                "segments are there, but neither the first nor a manifest: they stay as they are"
+            );
+            return Ok(());
+        }
+        None => Some(unmanifested(layout, paper, number)?),
     };
     if let Some((ledger, from)) = begun {
         write_closing(layout, ledger, from, &segments, signer, clock)?;
@@ -231,16 +236,12 @@ fn close_one(
     Ok(())
 }
 
-/// What is known of a recording before its first manifest; none where nothing of it can be kept.
+/// What is known of a recording before its first manifest.
 fn unmanifested(
     layout: &Layout,
     paper: &CameraPaper,
     number: u64,
-    segments: &BTreeMap<u64, bool>,
-) -> Result<Option<(Ledger, Time)>, StoreError> {
-    if !segments.contains_key(&0) {
-        return Ok(None);
-    }
+) -> Result<(Ledger, Time), StoreError> {
     let header = disk::read_if_there(&layout.header(number), wire::HEADER_BYTES)?;
     let state = papers::read::<StatePaper>(&layout.state(number))?;
     let (Some(header), Some(state)) = (header, state) else {
@@ -259,10 +260,10 @@ fn unmanifested(
         camera: paper.camera.clone(),
         number,
     };
-    Ok(Some((
+    Ok((
         Ledger::begin(id, entry, state.policy, state.class),
         state.began,
-    )))
+    ))
 }
 
 fn write_closing(
@@ -360,10 +361,18 @@ fn name_segment(
     ))
 }
 
-/// Removes a recording that holds no whole segment and that nobody was told of; its number is used again.
+/// Removes a recording that holds no whole segment and that nobody was told of; its number is used again. Only what
+/// its beginning made goes: with a segment or a manifest in it, the folder stays, and that is an error.
 pub(crate) fn discard(layout: &Layout, number: u64) -> Result<(), DiskError> {
     let folder = layout.recording(number);
-    for (name, _) in disk::list(&folder)? {
+    let names = disk::list(&folder)?;
+    let footage = |e: Entry| matches!(e, Entry::Segment { .. } | Entry::Manifest(_));
+    if names.iter().any(|(name, _)| footage(layout::entry(name))) {
+        return Err(at("remove", &folder)(
+            io::ErrorKind::DirectoryNotEmpty.into(),
+        ));
+    }
+    for (name, _) in names {
         disk::remove(&folder.join(name))?;
     }
     fs::remove_dir(&folder).map_err(at("remove", &folder))?;
