@@ -9,10 +9,12 @@ use common::{
     EPOCH, FOOTAGE, Opened, Repeater, Served, Trial, footage, open_store, receipt_by, site,
 };
 use link::agency::key_list::{Change, change};
+use link::clock::Clock;
 use link::tasks::current_thread;
-use protocol::ids::{Digest, Range, RecordingId};
+use protocol::ids::{Digest, Range, RecordingId, StoreEpoch};
 use protocol::inventory::Fate;
 use protocol::keylist::State;
+use protocol::receipt::{self, Receipt, Verdict};
 use protocol::suite::sha256;
 
 /// A trial with one recording of three segments, and what it consists of.
@@ -350,6 +352,45 @@ fn receipts_that_become_void_before_erasing_permit_nothing_any_more() {
     assert_eq!(open_store(&trial)[&0].footage, footage(2 * FOOTAGE + 7));
     drop(Served::start(&trial, &["--erase", "now"]));
     assert_eq!(open_store(&trial)[&0].segments, 3);
+}
+
+#[test]
+fn a_sites_new_receipt_counts_once_its_old_one_is_void_without_a_restart() {
+    let (trial, opened) = sealed(&[]);
+    let served = Served::start(&trial, &[]);
+    let void = Change::VoidEpoch {
+        site: site("nfs1"),
+        epoch: EPOCH,
+    };
+    let list = change(&trial.agency, &[void]).unwrap().bytes().clone();
+    let old = whole_receipts(&trial, &["nfs1"], &opened, &opened.digests);
+    let body = receipt::Body {
+        version: receipt::VERSION,
+        site: site("nfs1"),
+        epoch: StoreEpoch([10; 16]),
+        recording: opened.id.clone(),
+        header: opened.header,
+        segments: opened.digests.clone(),
+        verdict: Verdict::Stored,
+        signed: Clock::system().now(),
+        manifests: vec![opened.manifests[0].digest()],
+    };
+    let new = Receipt::sign(body, &trial.receipt_key("nfs1")).unwrap();
+    current_thread(async {
+        let mut repeater = Repeater::connect(&trial, &served, true, None).await;
+        assert_eq!(repeater.release(old).await[0].digests.len(), 4);
+        let mut other = Repeater::connect(&trial, &served, true, Some(list)).await;
+        other
+            .inventory_until(|i| i.held().all(|h| h.receipted.is_empty()))
+            .await;
+        let answer = other.release(vec![new.bytes().clone()]).await;
+        assert_eq!(answer[0].digests.len(), 4, "segments and manifest");
+    })
+    .unwrap();
+    assert_eq!(receipts_kept(&trial).len(), 2);
+    drop(served);
+    drop(Served::start(&trial, &["--erase", "now"]));
+    assert_eq!(trial.status()["released"].as_u64(), Some(1));
 }
 
 #[test]

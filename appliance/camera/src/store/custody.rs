@@ -108,7 +108,7 @@ impl Store {
             let gains = self
                 .recordings
                 .get(&number)
-                .is_some_and(|r| r.gains_by(receipt));
+                .is_some_and(|r| r.gains_by(receipt, &self.keys));
             if gains && !useful.iter().any(|u| u.digest() == receipt.digest()) {
                 entries.push(Entry::Receipt {
                     number,

@@ -183,22 +183,16 @@ impl Recording {
             .ok()
     }
 
-    /// Whether a receipt permits more than those already here do: names a segment for which its site has not spoken.
-    pub(crate) fn gains_by(&self, offered: &Receipt) -> bool {
+    /// Whether a receipt permits more than those already here do: names a segment or manifest for which its site has
+    /// not spoken in a receipt that still counts under `keys`. One of a store that burned says nothing any more.
+    pub(crate) fn gains_by(&self, offered: &Receipt, keys: &KeyList) -> bool {
+        let same = |r: &Receipt| r.body().site == offered.body().site && r.counts(keys);
         let says = |s: &&Segment| offered.covers(&self.id, self.header.digest, s.entry.digest);
-        let known = |s: &Segment| {
-            s.receipts
-                .iter()
-                .any(|i| self.receipts[*i].body().site == offered.body().site)
-        };
+        let known = |s: &Segment| s.receipts.iter().any(|i| same(&self.receipts[*i]));
         let site = &offered.body().site;
         let new_paper = |m: &&Digest| {
             let says = |r: &Receipt| r.covers_manifest(&self.id, self.header.digest, **m);
-            says(offered)
-                && !self
-                    .receipts
-                    .iter()
-                    .any(|r| r.body().site == *site && says(r))
+            says(offered) && !self.receipts.iter().any(|r| same(r) && says(r))
         };
         self.policy.sites.contains(site)
             && (self.segments.iter().filter(says).any(|s| !known(s))
