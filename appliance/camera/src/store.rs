@@ -174,8 +174,7 @@ impl Store {
                 store.insert(number, recording);
             }
         }
-        store.numbered =
-            papers::read::<papers::CameraPaper>(&layout.file("camera.cbor"))?.map_or(0, |p| p.next);
+        store.numbered = store.numbers_taken()?;
         store.read_record()?;
         drop(lock);
         store.report_damage();
@@ -286,9 +285,23 @@ impl Store {
             .filter(|(_, r)| r.end.is_none())
             .map(|(n, r)| (*n, r.index + 1))
             .collect();
+        // Read before the manifest is looked for: the sealer takes a number after it has signed.
+        let taken = match self.unannounced() {
+            Some(number) => Some((number, self.numbers_taken()?)),
+            None => None,
+        };
         let next = (self.next_number(), 0);
         for (number, index) in open.into_iter().chain([next]) {
             self.find_from(number, index, news)?;
+        }
+        if let Some((number, taken)) = taken
+            && self.next_number() == number
+            && taken > number
+        {
+            // No manifest of it can be read, and the sealer went on after it.
+            error!(number, "a recording's manifests are damaged");
+            self.numbered = taken;
+            self.changed = true;
         }
         while self
             .recordings
@@ -349,6 +362,19 @@ impl Store {
         self.numbered
             .max(after(self.recordings.keys().next_back()))
             .max(after(self.gone.keys().next_back()))
+    }
+
+    /// The number after those that `camera.cbor` says are taken.
+    fn numbers_taken(&self) -> Result<u64, StoreError> {
+        let paper = papers::read::<papers::CameraPaper>(&self.layout.file("camera.cbor"))?;
+        Ok(paper.map_or(0, |p| p.next))
+    }
+
+    /// The recording that has begun and has no manifest yet, if any: its sealer is at work, or died.
+    #[must_use]
+    pub(crate) fn unannounced(&self) -> Option<u64> {
+        let next = self.next_number();
+        self.layout.recording(next).exists().then_some(next)
     }
 
     /// Recordings that are not closed: their sealer is at work, or died.

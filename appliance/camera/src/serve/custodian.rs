@@ -206,7 +206,8 @@ impl Custodian {
 
     /// Takes in what the sealer did; closes what a sealer that died left open.
     pub(crate) fn look(&mut self) -> Result<(), CustodianError> {
-        let open = self.store.open_numbers();
+        let mut open = self.store.open_numbers();
+        open.extend(self.store.unannounced());
         if open != self.tried
             && close_abandoned(&self.layout, &self.signer, &self.trust, &self.clock)?
         {
