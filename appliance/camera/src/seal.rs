@@ -176,7 +176,7 @@ impl Sealer {
         let mut paper = store::initialise(layout, &signer.serial, fresh)?;
         let keys = {
             let _custody = Lock::take(&layout.file("custody.lock"), limits::LOCK_WAIT)?;
-            store::newest_keys(layout, camera.key_list.clone(), &trust)?
+            store::newest_keys(layout, camera.key_list.clone(), &trust, None)?
         };
         close::close_interrupted(layout, &mut paper, &signer, &trust, &clock)?;
         let unused = store::unused_number(layout)?;

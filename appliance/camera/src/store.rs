@@ -149,7 +149,7 @@ impl Store {
         offered: Option<Bytes>,
     ) -> Result<Store, StoreError> {
         let lock = Lock::take(&layout.file("custody.lock"), limits::LOCK_WAIT)?;
-        let keys = newest_keys(layout, offered, trust)?;
+        let keys = newest_keys(layout, offered, trust, None)?;
         let mut store = Store {
             layout: layout.clone(),
             camera: camera.clone(),
@@ -249,7 +249,7 @@ impl Store {
 
     /// Reads the record and the key list to their ends. Under the custody lock.
     fn catch_up(&mut self) -> Result<(), StoreError> {
-        let keys = newest_keys(&self.layout, None, &self.trust)?;
+        let keys = newest_keys(&self.layout, None, &self.trust, Some(&self.keys))?;
         self.use_keys(keys);
         self.read_record()
     }
@@ -273,7 +273,7 @@ impl Store {
             return Ok(());
         }
         let _lock = Lock::take(&self.layout.file("custody.lock"), limits::LOCK_WAIT)?;
-        let keys = newest_keys(&self.layout, Some(offered), &self.trust)?;
+        let keys = newest_keys(&self.layout, Some(offered), &self.trust, Some(&self.keys))?;
         self.use_keys(keys);
         Ok(())
     }

@@ -105,17 +105,23 @@ pub(crate) fn newest_keys(
     layout: &Layout,
     offered: Option<Bytes>,
     trust: &Trust,
+    known: Option<&KeyList>,
 ) -> Result<KeyList, StoreError> {
     let path = layout.file("key-list.cose");
     let kept = disk::read_if_there(&path, wire::KEY_LIST_BYTES)?;
     let kept = match kept.map(|bytes| KeyList::verify(bytes.into(), trust.root_keys())) {
         Some(Ok(list)) => Some(list),
-        Some(Err(error)) if offered.is_some() => {
-            error!(path = %path.display(), %error, "the store's key list cannot be used: taking the agency's");
+        Some(Err(error)) if offered.is_some() || known.is_some() => {
+            error!(path = %path.display(), %error, "the store's key list cannot be used: taking the newest other");
             None
         }
         Some(Err(error)) => return Err(error.into()),
         None => None,
+    };
+    let kept = match (kept, known) {
+        (Some(kept), Some(known)) if kept.number() >= known.number() => Some(kept),
+        (_, Some(known)) => Some(keep_keys(layout, known.clone())?),
+        (kept, None) => kept,
     };
     match (kept, offered) {
         (Some(kept), Some(offered)) => match kept.newer(offered, trust.root_keys()) {
