@@ -72,7 +72,7 @@ const LIES: [&str; 7] = [
     "session ended: announces ",
     "pull broken: silent for 10 s",
     "session ended: answers a pull with message ",
-    "the camera does not give it",
+    "and does not give it",
 ];
 
 /// One that ends the connection in the middle of each segment, and has the rest when it is asked again.
