@@ -1,6 +1,7 @@
 //! Room: watermarks, reclaim in its order, early reclaim, and a disk that is full.
 
 use protocol::custody::Stage;
+use protocol::ids::Range;
 use protocol::pressure::Gate;
 use spool::{Fault, Faults, Reaction};
 
@@ -96,7 +97,41 @@ fn the_longest_archived_goes_first_and_only_when_room_is_needed() {
 }
 
 #[test]
-fn one_receipt_of_two_lets_go_only_what_the_camera_lists() {
+fn with_one_receipt_of_two_nothing_goes_that_its_camera_no_longer_lists() {
+    let world = small();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let all: Vec<Footage> = (0..9)
+        .map(|n| Footage {
+            k: 2,
+            ..camera.footage(n, &[100_000])
+        })
+        .collect();
+    all.iter().for_each(|f| keep(&mut spool, &camera, f));
+    let listed = all[1..]
+        .iter()
+        .map(|f| held(f, &camera.whole_manifest(f), &[], &[]))
+        .collect();
+    spool
+        .inventory(
+            &camera.inventory(1, 9, listed, &[Range { from: 0, to: 0 }]),
+            NOW,
+        )
+        .unwrap();
+    spool
+        .receipt(&world.full_receipt("daejeon", &all[0]), NOW)
+        .unwrap();
+    spool.commit(NOW).unwrap();
+    assert_eq!(spool.gate(), Gate::UrgentOnly, "room is asked for");
+    assert_eq!(spool.reclaim(NOW).unwrap().segments, 0);
+    assert_eq!(
+        spool.stage(&all[0].digest(0)).unwrap(),
+        Some(Stage::Held),
+        "the only whole copy that is known"
+    );
+}
+
+#[test]
+fn one_receipt_of_two_lets_go_what_the_camera_lists() {
     let world = small();
     let (mut spool, camera) = (world.open(), world.camera("C1", 1));
     let footage = Footage {
