@@ -34,8 +34,6 @@ pub const INCOMING_BYTES: u64 = 4 * MIB;
 /// Bytes buffered for one attempt not yet accepted.
 pub const INCOMING_BYTES_EACH: u64 = 64 * KIB;
 
-/// What one session's receive window never goes below.
-pub const WINDOW_MIN: u64 = 256 * KIB;
 /// What one session's receive window never exceeds on the camera hop.
 pub const CAMERA_WINDOW_MAX: u64 = 8 * MIB;
 /// What one station's receive window never exceeds at the archive.

@@ -36,7 +36,7 @@ use crate::tls::{self, Dates, PeerCheck, Verdict};
 use crate::{endings, limits, transport};
 
 pub use crate::endings::explain;
-pub use crate::transport::{Hop, Options, window_share};
+pub use crate::transport::{Hop, Options};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! The numbers of each hop, as quinn takes them: windows, streams, timeouts, datagram sizes.
 //!
 //! Memory is bounded by the connection's receive window, which the owner shares out of one budget
-//! ([`window_share`]); a single stream may use all of it, since segments go in order and who asked for one reads
+//! (`protocol::pressure::window`); a single stream may use all of it, since segments go in order and who asked for one reads
 //! it to its end. Datagrams of the archive hop start small and grow by discovery: a WAN that carries less than
 //! Ethernet would otherwise swallow the handshake.
 
@@ -100,13 +100,6 @@ impl Options {
             self.datagram_bytes
         )))
     }
-}
-
-/// One session's share of a byte budget.
-#[must_use]
-pub fn window_share(budget: u64, sessions: usize) -> u64 {
-    let sessions = u64::try_from(sessions.max(1)).unwrap_or(u64::MAX);
-    (budget / sessions).clamp(limits::WINDOW_MIN, limits::CAMERA_WINDOW_MAX)
 }
 
 pub(crate) fn endpoint_config(
@@ -228,15 +221,6 @@ mod tests {
         ];
         said(&config, &bounds);
         said(&config, &["max_idle_timeout: Some(15000),"]);
-    }
-
-    #[test]
-    fn a_budget_is_shared_within_bounds() {
-        const MIB: u64 = 1024 * 1024;
-        assert_eq!(window_share(48 * MIB, 0), 8 * MIB);
-        assert_eq!(window_share(48 * MIB, 12), 4 * MIB);
-        assert_eq!(window_share(48 * MIB, 40), 48 * MIB / 40);
-        assert_eq!(window_share(48 * MIB, 1000), 256 * 1024);
     }
 
     #[test]

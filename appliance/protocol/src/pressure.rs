@@ -103,6 +103,10 @@ mod tests {
         assert_eq!(window(WINDOW_BUDGET_BYTES, 1), 8 << 20);
         assert_eq!(window(WINDOW_BUDGET_BYTES, 12), 2 << 20);
         assert_eq!(window(WINDOW_BUDGET_BYTES, 10_000), 256 << 10);
+        assert_eq!(window(48 << 20, 0), 8 << 20);
+        assert_eq!(window(48 << 20, 12), 4 << 20);
+        assert_eq!(window(48 << 20, 40), (48 << 20) / 40);
+        assert_eq!(window(48 << 20, 1000), 256 << 10);
         assert!(may_hold(30, 100, false) && !may_hold(25, 100, true));
     }
 }
