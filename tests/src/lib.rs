@@ -5,6 +5,7 @@
 //! `party`, which becomes any of them); [`wait`] polls what they say about themselves until a deadline; a [`relay`]
 //! stands between two of them. A hostile peer is written with `link` and `protocol` alone: [`sealed`] makes footage as a
 //! camera would, or not quite, [`double`] has what all of them need, [`camera_double`] and [`site_double`] listen.
+//! [`power_cut`] is a suite of its own, with its program.
 //!
 //! Invariants: ports are the kernel's choice; nothing waits by sleeping for a time that should suffice; every wait says
 //! what was awaited; a party is killed by its own process id when its handle goes; logs are shown where a test fails.
@@ -16,6 +17,7 @@ pub mod camera_double;
 pub mod camera_party;
 pub mod double;
 pub mod footage;
+pub mod power_cut;
 pub mod process;
 pub mod relay;
 pub mod repeater_party;

@@ -36,14 +36,14 @@ pub struct Said {
     pub err: String,
 }
 
-/// The program `party`, which cargo builds beside the tests.
+/// The program `party`, which cargo builds beside the suites and one above the tests.
 fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    let profile = own
-        .parent()
-        .and_then(Path::parent)
-        .expect("tests are run from target/PROFILE/deps");
-    profile.join("party")
+    let folders = own.ancestors().skip(1).take(2);
+    folders
+        .map(|folder| folder.join("party"))
+        .find(|party| party.exists())
+        .expect("cargo has built `party` in target/PROFILE")
 }
 
 /// Runs a party to its end.

@@ -168,6 +168,12 @@ impl Folder {
         }
     }
 
+    /// Where a mark lies that outlives the process, and not the boot.
+    pub(crate) fn of_this_boot(&self, name: &str) -> Result<PathBuf, SpoolError> {
+        fs::create_dir_all(&self.suspect_dir).at(&self.suspect_dir)?;
+        Ok(self.suspect_dir.join(name))
+    }
+
     /// Whether an earlier process marked this boot suspect.
     pub(crate) fn is_suspect(&self) -> bool {
         self.suspect_dir.join(MARKER).exists() || self.path(MARKER).exists()

@@ -1,11 +1,12 @@
 //! The ledger: sled 0.34.7 as a small index, with what it does not promise added here (FACTS: its `flush` does
-//! not reach the platter, it drops rows silently on a flipped bit, a killed snapshot stops its next open).
+//! not reach the platter, it drops rows silently on a flipped bit, a killed snapshot stops its next open, its settings are
+//! never synced).
 //!
 //! Invariants: changes are staged in memory, seen by every read at once, and become rows in one batch by
 //! [`Ledger::sync`], with the place in the logbook that they belong to. A sum over all rows is kept with them
 //! and compared at every open: a row that is missing or altered is a [`SpoolError::Contradiction`], upon which
-//! the caller rebuilds. A process that dies while opening (a corruption on which sled panics) leaves a mark,
-//! and the next one rebuilds too.
+//! the caller rebuilds. A process that dies while opening (a corruption on which sled panics) leaves a mark
+//! beside that of a failed sync, and the next one rebuilds too; a power cut while it opens leaves none, and needs none.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -77,6 +78,7 @@ impl Ledger {
             fs::remove_dir_all(&path).at(&path)?;
         }
         let ledger = Ledger::open_at(folder, &path)?;
+        sync_its_files(folder, &path)?;
         for dir in [path.as_path(), path.parent().unwrap_or(&path)] {
             folder.sync_path(dir)?;
         }
@@ -90,7 +92,7 @@ impl Ledger {
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), SpoolError>,
     ) -> Result<(Ledger, Option<Mark>), SpoolError> {
         let path = folder.path(name);
-        let opening = folder.path(&format!("{name}.opening"));
+        let opening = folder.of_this_boot(&format!("{name}.opening"))?;
         if opening.exists() {
             remove(&opening)?;
             return Err(SpoolError::Contradiction(
@@ -129,6 +131,7 @@ impl Ledger {
         if !folder.faults.has(Fault::KeepStaleSnapshot) {
             remove_stale_snapshots(path)?;
         }
+        sync_its_files(folder, path)?;
         let config = sled::Config::new()
             .path(path)
             .cache_capacity(limits::LEDGER_CACHE_BYTES)
@@ -329,6 +332,22 @@ fn after(prefix: &[u8]) -> Key {
     vec![u8::MAX; 64]
 }
 
+/// sled takes what it reads for durable, though a process that was killed may have left it in the page cache only: it makes
+/// a snapshot that is durable of a log that is not, and after a power cut refuses the log that is shorter. And its
+/// settings (`conf`), without which nothing opens, it never syncs.
+fn sync_its_files(folder: &Folder, path: &Path) -> Result<(), SpoolError> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let entry = entry.at(path)?;
+        if entry.file_type().at(path)?.is_file() {
+            folder.sync_path(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn remove_stale_snapshots(path: &Path) -> Result<(), SpoolError> {
     let Ok(entries) = fs::read_dir(path) else {
         return Ok(());
@@ -460,7 +479,7 @@ mod tests {
                 let rows = keys(&ledger, b"p").len() as u64;
                 assert_eq!(found.map_or(0, |m| m.position.entries), rows, "flip {i}");
             }
-            let _ = fs::remove_file(folder.path("ledger.opening"));
+            let _ = fs::remove_file(dir.path().join("run/ledger.opening"));
         }
     }
 

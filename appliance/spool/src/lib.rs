@@ -52,7 +52,7 @@
 //!
 //! Modules are in reading order: the disk (`folder`, `logbook`, `ledger`), the books (`rows`, `names`, `totals`,
 //! `books`), then the footage's way (`announce`, `inventory`, `pull`, `commit` with `moves`, `forward`, `copies`,
-//! `release`, `reclaim`), then `start` with `load`, `mend` and `rebuild`.
+//! `release`, `reclaim`), then `start` with `load`, `mend` and `rebuild`; `scrub`, `status` and `history` look.
 
 pub mod alarm;
 mod announce;
@@ -64,6 +64,7 @@ mod error;
 mod faults;
 mod folder;
 mod forward;
+mod history;
 mod inventory;
 mod ledger;
 pub mod limits;
@@ -90,7 +91,7 @@ pub use error::{Reaction, SpoolError};
 pub use faults::{Fault, Faults};
 pub use forward::{OfferTask, PutTask, ReceiptOutcome};
 pub use inventory::InventoryOutcome;
-pub use logbook::LogbookHead;
+pub use logbook::{Entry, LogbookHead};
 pub use pull::{Finished, Incoming, PullTask};
 pub use reclaim::{Reclaimed, Space};
 pub use release::{DueReceipt, KeyListChange};

@@ -41,10 +41,12 @@ pub struct LogbookHead {
 
 /// What an entry says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// Segments and the stages they reached, with the bytes that became Held by it.
+pub enum Entry {
+    /// Segments and the stages they reached.
     Custody {
+        /// Bytes that became Held by it.
         bytes: u64,
+        /// Each segment or header with its new stage.
         changes: Vec<(Digest, Stage)>,
     },
     /// A receipt, whole.

@@ -1,5 +1,7 @@
 //! Becomes the party that its first argument names: `party:repeaterd`, `party:bodycam`, `party:archive`,
-//! `party:agency`. The scenarios start every party as this program, which dies with the thread that started it.
+//! `party:agency`, or one of the suites' own: `party:spool-driver`, `party:spool-check`,
+//! `party:store-driver`, `party:store-check`. The scenarios start every party as
+//! this program, which dies with the thread that started it.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -26,9 +28,19 @@ fn main() -> ExitCode {
         "bodycam" => camera::main(args),
         "archive" => archive::main(args),
         "agency" => link::agency::main(args),
+        "spool-driver" => tests::power_cut::driver::main(&words(&args)),
+        "store-driver" => tests::power_cut::store::main(&words(&args)),
+        "store-check" => tests::power_cut::store::check(&words(&args)),
+        "spool-check" => tests::power_cut::check::main(&words(&args)),
         other => {
             eprintln!("party: there is no party {other}");
             ExitCode::from(64)
         }
     }
+}
+
+/// The arguments after the name, where they are text.
+fn words(args: &[OsString]) -> Vec<String> {
+    let text = |a: &OsString| a.to_string_lossy().into_owned();
+    args.iter().skip(1).map(text).collect()
 }
