@@ -17,6 +17,7 @@ use crate::alarms::Alarm;
 use crate::found::{Found, Object};
 use crate::gateway::Gateway;
 use crate::layout::{self, Item};
+use crate::offers::Seen;
 use crate::vault::{Copy, Put, VaultError};
 
 /// A refusal: why, in the protocol's word and in a sentence.
@@ -41,8 +42,8 @@ impl Refusal {
 /// What was found of an offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// These of its header and segments are stored, durably.
-    Stored(Vec<Digest>),
+    /// What is stored of its header and segments, and as of when.
+    Stored(Seen),
     /// It was lawfully deleted.
     Expired,
 }
@@ -83,8 +84,8 @@ pub async fn look_up(gateway: &Gateway, manifest: &Manifest) -> Result<Lookup, R
 
 async fn look_up_in_store(gateway: &Gateway, manifest: &Manifest) -> Result<Lookup, VaultError> {
     let id = manifest.recording();
-    let now = gateway.seams.clock.instant();
-    let found = gateway.listings.of(&gateway.vault, id, now).await?;
+    let began = gateway.seams.clock.instant();
+    let (found, listed) = gateway.listings.of(&gateway.vault, id, began).await?;
     if found.expired {
         return Ok(Lookup::Expired);
     }
@@ -98,7 +99,12 @@ async fn look_up_in_store(gateway: &Gateway, manifest: &Manifest) -> Result<Look
             .keep(id, item, manifest.bytes().clone(), manifest.digest())
             .await?;
     }
-    let mut stored = Vec::new();
+    let mut seen = Seen {
+        began,
+        listed,
+        stored: Vec::new(),
+        lost: Vec::new(),
+    };
     for (item, digest, length) in named(manifest) {
         if !is_listed(&found, item, digest) {
             continue;
@@ -111,18 +117,20 @@ async fn look_up_in_store(gateway: &Gateway, manifest: &Manifest) -> Result<Look
                     .already
                     .with_label_values(&[kind(item)])
                     .inc();
-                stored.push(digest);
+                seen.stored.push(digest);
+                continue;
             }
             Copy::Missing => gateway.listings.forget(id),
             Copy::Damaged(what) => gateway.alarm(Alarm::ObjectDamaged, path.as_ref(), &what),
         }
+        seen.lost.push(digest);
     }
     // Footage that vanished since it was listed may have been lawfully deleted meanwhile.
-    let found = gateway.listings.of(&gateway.vault, id, now).await?;
+    let (found, _) = gateway.listings.of(&gateway.vault, id, began).await?;
     Ok(if found.expired {
         Lookup::Expired
     } else {
-        Lookup::Stored(stored)
+        Lookup::Stored(seen)
     })
 }
 

@@ -29,7 +29,7 @@ struct Listed {
 }
 
 impl Listings {
-    /// The listing of a recording, read again where it is old.
+    /// The listing of a recording, read again where it is old, and when its reading began.
     ///
     /// # Errors
     /// [`VaultError`].
@@ -38,13 +38,13 @@ impl Listings {
         vault: &Vault,
         id: &RecordingId,
         now: Instant,
-    ) -> Result<Arc<Found>, VaultError> {
+    ) -> Result<(Arc<Found>, Instant), VaultError> {
         if let Some(listed) = self
             .lock()
             .get(id)
             .filter(|l| now.saturating_duration_since(l.at) < limits::LISTING)
         {
-            return Ok(Arc::clone(&listed.found));
+            return Ok((Arc::clone(&listed.found), listed.at));
         }
         let found = Arc::new(found::recording(vault, id).await?);
         let mut known = self.lock();
@@ -56,7 +56,7 @@ impl Listings {
             },
         );
         make_room(&mut known);
-        Ok(found)
+        Ok((found, now))
     }
 
     /// Forgets a recording: its listing was seen to be wrong.

@@ -9,6 +9,8 @@
 //!   manifest lacks nothing more.
 //! - Offers and wants are bounded; an offer beyond is put off. Urgent ones have a quota of their own beyond, and
 //!   nothing else takes of it.
+//! - The store is asked at each offer, and what it lost since a put became durable ([`slot`]) is wanted again and
+//!   named by no receipt until it came again; a lost header holds up every offer of its recording.
 //! - A grant is for what the peer has. One of which nothing came for [`limits::GRANT_LAPSES`] lapses where another
 //!   offer needs it; so does the place of an offer of which nothing is on its way. Both may be offered again.
 
@@ -24,6 +26,11 @@ use protocol::receipt::Verdict;
 use crate::keys::Draft;
 use crate::layout::Item;
 use crate::limits;
+
+mod slot;
+
+pub use slot::Seen;
+use slot::{Slot, State};
 
 /// What a put brings, as its manifest names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,22 +60,6 @@ pub enum Answer {
     Busy,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Stored when it was offered: never wanted here.
-    Stored,
-    Wanted,
-    Arriving,
-    Durable,
-}
-
-#[derive(Clone, Debug)]
-struct Slot {
-    item: Item,
-    length: u32,
-    state: State,
-}
-
 #[derive(Debug)]
 struct Offer {
     recording: RecordingId,
@@ -93,14 +84,10 @@ impl Offer {
         self.slots.values().filter(|s| s.state == state).count()
     }
     fn lacks_nothing(&self) -> bool {
-        self.slots
-            .values()
-            .all(|s| matches!(s.state, State::Stored | State::Durable))
+        self.slots.values().all(Slot::is_durable)
     }
     fn header_is_durable(&self) -> bool {
-        self.slots
-            .get(&self.header)
-            .is_some_and(|s| matches!(s.state, State::Stored | State::Durable))
+        self.slots.get(&self.header).is_some_and(Slot::is_durable)
     }
     fn is_urgent(&self) -> bool {
         self.class == Class::Urgent
@@ -109,10 +96,12 @@ impl Offer {
     fn is_idle(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.touched) >= limits::GRANT_LAPSES
     }
-    /// Whether it may be forgotten: nothing of it is on its way, or due.
+    /// Whether it may be forgotten: nothing of it is on its way, or due, or waits for its header.
     fn is_spare(&self, now: Instant) -> bool {
-        let waits = self.granted > 0 && !self.is_idle(now);
-        self.ready.is_empty() && !self.owed && !waits && self.is(State::Arriving) == 0
+        let lacks = self.granted > 0 || self.owed || !self.ready.is_empty();
+        let waits = lacks && !self.is_idle(now);
+        let held = self.due_at().is_some() || self.is(State::Arriving) > 0;
+        !held && !waits
     }
     fn note(&mut self, now: Instant) {
         self.since.get_or_insert(now);
@@ -127,16 +116,16 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Takes an offer whose objects were looked up: `stored` are those of its header and segments that
-    /// are durable. Offered again, what is on its way stays on its way.
-    pub fn offer(&mut self, manifest: &Manifest, stored: &[Digest], now: Instant) -> Answer {
+    /// Takes an offer whose objects were looked up. Offered again, what is on its way stays on its way.
+    pub fn offer(&mut self, manifest: &Manifest, seen: &Seen, now: Instant) -> Answer {
         let id = manifest.digest();
+        self.hold_up(manifest, seen);
         let before = self.open.remove(&id);
         let class = manifest.body().class;
         if before.is_none() && !self.make_room(class, now) {
             return Answer::Busy;
         }
-        let mut offer = self.fresh(manifest, stored, before, now);
+        let mut offer = self.fresh(manifest, seen, before, now);
         let missing: Vec<Digest> = offer
             .slots
             .iter()
@@ -151,17 +140,13 @@ impl Offers {
         let has_segments = offer
             .slots
             .values()
-            .any(|s| s.state == State::Stored && matches!(s.item, Item::Segment { .. }));
+            .any(|s| s.state == State::Stored && s.is_segment());
         if offer.header_is_durable() && (has_segments || missing.is_empty()) {
             offer.owed = true;
-            offer.ready = segments_in(&offer, |s| {
-                matches!(s.state, State::Stored | State::Durable)
-            });
+            offer.ready = durable_segments(&offer);
             offer.note(now);
         } else if has_segments {
-            offer.ready = segments_in(&offer, |s| {
-                matches!(s.state, State::Stored | State::Durable)
-            });
+            offer.ready = durable_segments(&offer);
         }
         let answer = match (missing.is_empty(), u32::try_from(offer.granted)) {
             (true, _) => Answer::Nothing,
@@ -179,63 +164,70 @@ impl Offers {
     fn fresh(
         &mut self,
         manifest: &Manifest,
-        stored: &[Digest],
+        seen: &Seen,
         before: Option<Offer>,
         now: Instant,
     ) -> Offer {
         let body = manifest.body();
         let before = before.unwrap_or_else(|| Offer::empty(manifest, now));
-        let header = (
-            body.header.digest,
-            body.header.length,
-            Item::Header {
-                digest: body.header.digest,
-            },
-        );
+        let digest = body.header.digest;
+        let header = (digest, body.header.length, Item::Header { digest });
         let segments = body.segments.iter().map(|s| {
-            (
-                s.digest,
-                s.length,
-                Item::Segment {
-                    seq: s.seq,
-                    digest: s.digest,
-                },
-            )
+            let (seq, digest) = (s.seq, s.digest);
+            (digest, s.length, Item::Segment { seq, digest })
         });
-        let known = self.header_state(&body.recording, body.header.digest);
-        let slots = std::iter::once(header)
+        let known = self.header_since(&body.recording, digest);
+        let mut slots: BTreeMap<Digest, Slot> = std::iter::once(header)
             .chain(segments)
             .map(|(digest, length, item)| {
-                let earlier = before.slots.get(&digest).map(|s| s.state);
-                let state = match earlier {
-                    Some(State::Arriving | State::Durable) => earlier.unwrap_or(State::Wanted),
-                    _ if stored.contains(&digest) => State::Stored,
-                    _ if digest == body.header.digest && known => State::Durable,
-                    _ => State::Wanted,
+                let slot = match before.slots.get(&digest) {
+                    Some(earlier) => {
+                        let mut slot = *earlier;
+                        slot.look(seen.of(digest));
+                        slot
+                    }
+                    None => Slot::new(item, length, seen.of(digest)),
                 };
-                (
-                    digest,
-                    Slot {
-                        item,
-                        length,
-                        state,
-                    },
-                )
-            });
+                (digest, slot)
+            })
+            .collect();
+        if let (Some(slot), Some(since)) = (slots.get_mut(&digest), known)
+            && slot.state == State::Wanted
+        {
+            slot.came(since);
+        }
         self.next += 1;
+        let is_durable = |digest: &Digest| slots.get(digest).is_some_and(Slot::is_durable);
+        let ready = before.ready.into_iter().filter(is_durable).collect();
         Offer {
-            slots: slots.collect(),
+            ready,
+            slots,
             touched: now,
             number: self.next,
             ..before
         }
     }
 
-    /// Whether another manifest of this connection has seen that header become durable.
-    fn header_state(&self, recording: &RecordingId, header: Digest) -> bool {
+    /// Holds up the offers of a recording whose header a lookup found gone since they had it.
+    fn hold_up(&mut self, manifest: &Manifest, seen: &Seen) {
+        let body = manifest.body();
+        let header = body.header.digest;
+        let (stored, at) = seen.of(header);
+        let same = |o: &&mut Offer| o.recording == body.recording && o.header == header;
+        self.open
+            .values_mut()
+            .filter(|o| !stored && same(o))
+            .filter_map(|o| o.slots.get_mut(&header))
+            .for_each(|slot| slot.lose(at, State::Lost));
+    }
+
+    /// Since when another manifest of this connection knows that header to be durable.
+    fn header_since(&self, recording: &RecordingId, header: Digest) -> Option<Instant> {
         self.open
             .values()
-            .any(|o| o.recording == *recording && o.header == header && o.header_is_durable())
+            .filter(|o| o.recording == *recording && o.header == header)
+            .filter_map(|o| o.slots.get(&header)?.durable_since())
+            .max()
     }
 
     /// Makes a place for one more offer: the oldest that may be forgotten goes where there is none.
@@ -284,7 +276,7 @@ impl Offers {
     }
 
     /// Takes a put: what it is to bring, none where no `want` of this connection allows it. A header that has
-    /// become durable through another manifest may come again.
+    /// become durable through another manifest, or is wanted again by one, may come again.
     pub fn take(&mut self, manifest: Digest, digest: Digest, now: Instant) -> Option<Expected> {
         let offer = self.open.get_mut(&manifest)?;
         let slot = offer.slots.get_mut(&digest)?;
@@ -294,7 +286,7 @@ impl Offers {
                 offer.touched = now;
                 slot.state = State::Arriving;
             }
-            State::Durable if digest == offer.header => {}
+            State::Durable | State::Lost if digest == offer.header => {}
             _ => return None,
         }
         let (item, length) = (slot.item, slot.length);
@@ -339,7 +331,7 @@ impl Offers {
         let Some(slot) = offer.slots.get_mut(&expected.digest) else {
             return;
         };
-        slot.state = State::Durable;
+        slot.came(now);
         offer.ready.push(expected.digest);
         offer.note(now);
     }
@@ -400,9 +392,7 @@ impl Offer {
         if slot.state == State::Wanted {
             self.granted = self.granted.saturating_sub(1);
         }
-        if slot.state != State::Stored {
-            slot.state = State::Durable;
-        }
+        slot.came(now);
         self.owed = true;
         self.note(now);
     }
@@ -429,15 +419,10 @@ fn in_order(offer: &Offer, digests: &[Digest]) -> Vec<Digest> {
     ordered
 }
 
-fn segments_in(offer: &Offer, which: impl Fn(&Slot) -> bool) -> Vec<Digest> {
-    let is = |s: &Slot| matches!(s.item, Item::Segment { .. }) && which(s);
-    let digests: Vec<Digest> = offer
-        .slots
-        .iter()
-        .filter(|(_, s)| is(s))
-        .map(|(digest, _)| *digest)
-        .collect();
-    in_order(offer, &digests)
+fn durable_segments(offer: &Offer) -> Vec<Digest> {
+    let is = |s: &Slot| s.is_segment() && s.is_durable();
+    let slots = offer.slots.iter().filter(|(_, s)| is(s));
+    in_order(offer, &slots.map(|(digest, _)| *digest).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -341,14 +341,14 @@ impl<'a> Session<'a> {
 
     fn answer(&mut self, manifest: &Manifest, looked: Result<Lookup, Refusal>) {
         let about = manifest.digest();
-        let stored = match looked {
-            Ok(Lookup::Stored(stored)) => stored,
+        let seen = match looked {
+            Ok(Lookup::Stored(seen)) => seen,
             Ok(Lookup::Expired) => return self.sign(expired(manifest)),
             Err(refusal) => return self.refuse(about, &refusal),
         };
         match self
             .offers
-            .offer(manifest, &stored, self.gateway.seams.clock.instant())
+            .offer(manifest, &seen, self.gateway.seams.clock.instant())
         {
             Answer::Nothing => {}
             Answer::Want(want) => self.outbox.push(Message::Want(want)),

@@ -90,6 +90,16 @@ fn now() -> Instant {
     Clock::system().instant()
 }
 
+/// A lookup that began at `at` and read the listing then, and found just these.
+fn seen(stored: &[Digest], at: Instant) -> Seen {
+    Seen {
+        began: at,
+        listed: at,
+        stored: stored.to_vec(),
+        lost: Vec::new(),
+    }
+}
+
 fn put(offers: &mut Offers, m: &Manifest, digest: Digest, at: Instant) {
     let expected = offers.take(m.digest(), digest, at).unwrap();
     offers.durable(&expected, at);
@@ -99,7 +109,7 @@ fn put(offers: &mut Offers, m: &Manifest, digest: Digest, at: Instant) {
 fn what_is_wanted_is_receipted_in_batches_and_at_once_when_complete() {
     let (m, t) = (&manifests(1, 3)[0], now());
     let mut offers = Offers::default();
-    let Answer::Want(want) = offers.offer(m, &[], t) else {
+    let Answer::Want(want) = offers.offer(m, &seen(&[], t), t) else {
         panic!("all is missing")
     };
     assert_eq!(want.digests, [HEADER, segment(0), segment(1), segment(2)]);
@@ -120,8 +130,8 @@ fn no_receipt_names_a_segment_whose_header_is_not_durable() {
     let all = manifests(2, 1);
     let (t, late) = (now(), now() + Duration::from_secs(60));
     let mut offers = Offers::default();
-    offers.offer(&all[0], &[], t);
-    offers.offer(&all[1], &[segment(1)], t);
+    offers.offer(&all[0], &seen(&[], t), t);
+    offers.offer(&all[1], &seen(&[segment(1)], t), t);
     put(&mut offers, &all[0], segment(0), t);
     assert_eq!(offers.due(late), []);
     assert_eq!(offers.next_due(), None);
@@ -141,7 +151,7 @@ fn no_receipt_names_a_segment_whose_header_is_not_durable() {
 fn what_is_stored_is_receipted_at_once_and_not_wanted() {
     let (m, t) = (&manifests(1, 2)[0], now());
     let mut offers = Offers::default();
-    let Answer::Want(want) = offers.offer(m, &[HEADER, segment(0)], t) else {
+    let Answer::Want(want) = offers.offer(m, &seen(&[HEADER, segment(0)], t), t) else {
         panic!("one is missing")
     };
     assert_eq!(want.digests, [segment(1)]);
@@ -154,13 +164,13 @@ fn what_is_stored_is_receipted_at_once_and_not_wanted() {
         "never wanted here"
     );
     assert_eq!(
-        offers.offer(m, &[HEADER, segment(0), segment(1)], t),
+        offers.offer(m, &seen(&[HEADER, segment(0), segment(1)], t), t),
         Answer::Nothing
     );
     assert_eq!(offers.due(t).remove(0).segments, [segment(0), segment(1)]);
     // A manifest without segments is answered, too.
     let empty = &manifests(1, 0)[0];
-    assert_eq!(offers.offer(empty, &[HEADER], t), Answer::Nothing);
+    assert_eq!(offers.offer(empty, &seen(&[HEADER], t), t), Answer::Nothing);
     assert_eq!(offers.due(t).remove(0).segments, []);
 }
 
@@ -169,7 +179,7 @@ fn a_put_is_taken_once_and_again_after_it_failed() {
     let (m, t) = (&manifests(1, 1)[0], now());
     let mut offers = Offers::default();
     assert!(offers.take(m.digest(), HEADER, t).is_none(), "not offered");
-    offers.offer(m, &[], t);
+    offers.offer(m, &seen(&[], t), t);
     assert!(
         offers.take(m.digest(), segment(7), t).is_none(),
         "not named"
@@ -179,7 +189,7 @@ fn a_put_is_taken_once_and_again_after_it_failed() {
         offers.take(m.digest(), segment(0), t).is_none(),
         "on its way"
     );
-    let Answer::Want(again) = offers.offer(m, &[], t) else {
+    let Answer::Want(again) = offers.offer(m, &seen(&[], t), t) else {
         panic!("the header is missing")
     };
     assert_eq!(
@@ -200,7 +210,7 @@ fn offers_and_wants_are_bounded() {
     let mut offers = Offers::default();
     let grants: Vec<u32> = all
         .iter()
-        .map(|m| match offers.offer(m, &[], t) {
+        .map(|m| match offers.offer(m, &seen(&[], t), t) {
             Answer::Want(want) => want.grant,
             Answer::Busy => 0,
             Answer::Nothing => panic!("all is missing"),
@@ -216,15 +226,15 @@ fn offers_and_wants_are_bounded() {
     let (last, first) = many.split_last().unwrap();
     first
         .iter()
-        .for_each(|m| assert_eq!(offers.offer(m, &[HEADER], t), Answer::Nothing));
+        .for_each(|m| assert_eq!(offers.offer(m, &seen(&[HEADER], t), t), Answer::Nothing));
     assert_eq!(
-        offers.offer(last, &[HEADER], t),
+        offers.offer(last, &seen(&[HEADER], t), t),
         Answer::Busy,
         "none is receipted yet"
     );
     assert_eq!(offers.due(t).len(), limits::OFFERS);
     assert_eq!(
-        offers.offer(last, &[HEADER], t),
+        offers.offer(last, &seen(&[HEADER], t), t),
         Answer::Nothing,
         "the oldest made room"
     );
@@ -244,19 +254,23 @@ fn urgent_offers_have_a_quota_that_nothing_else_takes() {
     let t = now();
     let mut offers = Offers::default();
     for (m, granted) in routine.iter().zip([64, 64, 64, 64, 0, 0]) {
-        assert_eq!(grant(&offers.offer(m, &[], t)), granted);
+        assert_eq!(grant(&offers.offer(m, &seen(&[], t), t)), granted);
     }
     for m in &urgent {
-        assert_eq!(grant(&offers.offer(m, &[], t)), 64);
+        assert_eq!(grant(&offers.offer(m, &seen(&[], t), t)), 64);
     }
     let many = manifests(u32::try_from(limits::OFFERS).unwrap(), 0);
     let mut offers = Offers::default();
     for m in &many {
-        assert_eq!(offers.offer(m, &[HEADER], t), Answer::Nothing);
+        assert_eq!(offers.offer(m, &seen(&[HEADER], t), t), Answer::Nothing);
     }
-    assert_eq!(offers.offer(&routine[0], &[], t), Answer::Busy, "full");
+    assert_eq!(
+        offers.offer(&routine[0], &seen(&[], t), t),
+        Answer::Busy,
+        "full"
+    );
     // Its header is there already: the others are of the same recording.
-    assert_eq!(grant(&offers.offer(&urgent[0], &[], t)), 63);
+    assert_eq!(grant(&offers.offer(&urgent[0], &seen(&[], t), t)), 63);
 }
 
 #[test]
@@ -266,15 +280,132 @@ fn a_grant_of_which_nothing_comes_lapses_where_another_offer_needs_it() {
     let late = t + limits::GRANT_LAPSES;
     let mut offers = Offers::default();
     for m in &all[..4] {
-        assert_eq!(grant(&offers.offer(m, &[], t)), 64);
+        assert_eq!(grant(&offers.offer(m, &seen(&[], t), t)), 64);
     }
-    assert_eq!(offers.offer(&all[4], &[], t), Answer::Busy);
+    assert_eq!(offers.offer(&all[4], &seen(&[], t), t), Answer::Busy);
     assert!(offers.take(all[0].digest(), segment(0), late).is_some());
-    assert_eq!(grant(&offers.offer(&all[4], &[], late)), 64);
+    assert_eq!(grant(&offers.offer(&all[4], &seen(&[], late), late)), 64);
     let first = (all[0].digest(), segment(1));
     assert!(offers.take(first.0, first.1, late).is_some(), "in use");
     let second = (all[1].digest(), segment(64));
     assert!(offers.take(second.0, second.1, late).is_none(), "lapsed");
-    assert_eq!(grant(&offers.offer(&all[1], &[], late)), 64);
+    assert_eq!(grant(&offers.offer(&all[1], &seen(&[], late), late)), 64);
     assert!(offers.take(second.0, second.1, late).is_some());
+}
+
+/// What a lookup says that began at `began` and met a listing of `listed`: `lost` is gone, `stored` is there.
+fn lost(lost: &[Digest], stored: &[Digest], began: Instant, listed: Instant) -> Seen {
+    Seen {
+        began,
+        listed,
+        stored: stored.to_vec(),
+        lost: lost.to_vec(),
+    }
+}
+
+#[test]
+fn what_the_store_lost_since_it_was_put_is_wanted_again_and_named_by_no_receipt() {
+    let (m, t) = (&manifests(1, 2)[0], now());
+    let (before, later) = (t - Duration::from_secs(1), t + Duration::from_secs(1));
+    let mut offers = Offers::default();
+    offers.offer(m, &seen(&[], before), before);
+    put(&mut offers, m, HEADER, t);
+    put(&mut offers, m, segment(0), t);
+    assert_eq!(offers.due(t + limits::RECEIPT_BATCH).len(), 1);
+    // Looked up before the puts were durable, or by a listing older than they: nothing is taken back.
+    for old in [seen(&[], before), lost(&[], &[], later, before)] {
+        let Answer::Want(want) = offers.offer(m, &old, t) else {
+            panic!("one is missing")
+        };
+        assert_eq!(want.digests, [segment(1)]);
+    }
+    put(&mut offers, m, segment(1), t);
+    let gone = lost(&[segment(0), segment(1)], &[HEADER], later, before);
+    let Answer::Want(want) = offers.offer(m, &gone, later) else {
+        panic!("two are lost")
+    };
+    assert_eq!(want.digests, [segment(0), segment(1)]);
+    assert_eq!(want.grant, 2);
+    let named: Vec<Draft> = offers.due(later + limits::RECEIPT_BATCH);
+    assert!(named.iter().all(|d| d.segments.is_empty()), "{named:?}");
+    // An older lookup that still saw it does not bring it back; what is on its way stays on its way.
+    assert!(offers.take(m.digest(), segment(0), later).is_some());
+    let older = seen(&[HEADER, segment(0), segment(1)], t);
+    let Answer::Want(want) = offers.offer(m, &older, later) else {
+        panic!("one is lost")
+    };
+    assert_eq!(want.digests, [segment(1)]);
+    let again = later + Duration::from_secs(1);
+    offers.offer(m, &lost(&[segment(0)], &[HEADER], again, t), again);
+    assert!(offers.take(m.digest(), segment(0), again).is_none());
+    put(&mut offers, m, segment(1), again);
+    let due = offers.due(again + limits::RECEIPT_BATCH).remove(0);
+    assert_eq!(due.segments, [segment(1)]);
+}
+
+#[test]
+fn a_lost_segment_that_no_receipt_named_yet_leaves_the_batch() {
+    let all = manifests(1, 2);
+    let (m, t) = (&all[0], now());
+    let later = t + Duration::from_millis(1);
+    let mut offers = Offers::default();
+    offers.offer(m, &seen(&[segment(0)], t), t);
+    put(&mut offers, m, segment(1), t);
+    offers.offer(m, &lost(&[segment(0), segment(1)], &[], later, t), later);
+    put(&mut offers, m, HEADER, later);
+    let late = later + limits::RECEIPT_BATCH;
+    assert_eq!(offers.due(late).remove(0).segments, [], "only the header");
+    put(&mut offers, m, segment(0), late);
+    put(&mut offers, m, segment(1), late);
+    assert_eq!(
+        offers.due(late).remove(0).segments,
+        [segment(0), segment(1)]
+    );
+}
+
+#[test]
+fn a_lost_header_holds_up_all_offers_of_its_recording_and_takes_none_of_their_grants() {
+    let all = manifests(3, 2);
+    let t = now();
+    let (later, late) = (t + Duration::from_secs(1), t + Duration::from_secs(9));
+    let mut offers = Offers::default();
+    for m in &all[..2] {
+        offers.offer(m, &seen(&[HEADER], t), t);
+    }
+    put(&mut offers, &all[0], segment(0), t);
+    let gone = lost(&[HEADER], &[], later, t);
+    let Answer::Want(want) = offers.offer(&all[2], &gone, later) else {
+        panic!("all is lost")
+    };
+    assert_eq!(want.digests, [HEADER, segment(4), segment(5)]);
+    put(&mut offers, &all[1], segment(2), later);
+    put(&mut offers, &all[2], segment(4), later);
+    assert_eq!(offers.due(late), [], "the header is lost");
+    assert_eq!(offers.next_due(), None);
+    put(&mut offers, &all[2], HEADER, late);
+    let due = offers.due(late + limits::RECEIPT_BATCH);
+    let mut named: Vec<Digest> = due.into_iter().flat_map(|d| d.segments).collect();
+    named.sort_unstable();
+    assert_eq!(named, [segment(0), segment(2), segment(4)]);
+    // What was granted before is still granted.
+    for (m, seq) in all.iter().zip([1, 3, 5]) {
+        put(&mut offers, m, segment(seq), late);
+    }
+    // The header may come through an offer that did not ask for it again, and its failure takes nothing.
+    let again = late + Duration::from_secs(1);
+    offers.offer(&all[0], &lost(&[HEADER], &[], again, t), again);
+    let through_another = offers.take(all[1].digest(), HEADER, again).unwrap();
+    offers.failed(&through_another);
+    offers.durable(&through_another, again);
+    assert_eq!(offers.due(again + limits::RECEIPT_BATCH).len(), 3);
+}
+
+#[test]
+fn an_offer_that_waits_for_a_header_that_does_not_come_makes_room_in_the_end() {
+    let (m, t) = (&manifests(1, 1)[0], now());
+    let mut offers = Offers::default();
+    offers.offer(m, &seen(&[segment(0)], t), t);
+    let offer = offers.open.values().next().unwrap();
+    assert!(!offer.is_spare(t));
+    assert!(offer.is_spare(t + limits::GRANT_LAPSES));
 }
