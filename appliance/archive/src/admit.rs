@@ -72,11 +72,12 @@ fn reason_of(error: &ManifestError) -> Reason {
     }
 }
 
-/// Stores a manifest and looks for what it names.
+/// Stores a manifest and looks for what it names, when it is its turn.
 ///
 /// # Errors
 /// [`Refusal`] with [`Reason::StoreFailed`].
 pub async fn look_up(gateway: &Gateway, manifest: &Manifest) -> Result<Lookup, Refusal> {
+    let _turn = gateway.turns.take(manifest.body().class).await;
     let looked = gateway.in_time(look_up_in_store(gateway, manifest)).await;
     gateway.watch_store(&looked);
     looked.map_err(|e| Refusal::new(Reason::StoreFailed, &e))

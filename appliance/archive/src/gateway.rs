@@ -29,6 +29,7 @@ use crate::keys::Keys;
 use crate::layout::{self, Item};
 use crate::limits;
 use crate::listings::Listings;
+use crate::lookups::Turns;
 use crate::metrics::Metrics;
 use crate::session;
 use crate::vault::{Vault, VaultError};
@@ -49,6 +50,8 @@ pub struct Gateway {
     pub grants: Grants,
     /// Memory for segments, of all connections.
     pub room: Room,
+    /// Whose turn it is to be looked up.
+    pub turns: Turns,
     /// Recordings listed lately.
     pub listings: Listings,
     /// Newest inventory numbers.
@@ -89,6 +92,7 @@ impl Gateway {
             keys,
             room: intake::room(grants.bytes_in_flight),
             grants,
+            turns: Turns::default(),
             listings: Listings::default(),
             inventories: Inventories::default(),
             metrics: Arc::new(metrics),

@@ -1,7 +1,7 @@
 //! The data centre's side: a stateless ingest gateway over an object store, and the program `archive`.
 //!
 //! Reading order is the footage's way. A repeater's [`session`] offers manifests, which [`admit`] verifies and
-//! looks up; [`offers`] is what a connection may put, which [`intake`] takes, checks and hands to the
+//! looks up, in [`lookups`]' turn; [`offers`] is what a connection may put, which [`intake`] takes, checks and hands to the
 //! [`vault`], under names of [`layout`]; [`keys`] signs receipts for what is durable. [`gateway`] is what
 //! sessions share and how they live. Out again: [`export`] joins the [`chain`] of what was [`found`] and
 //! writes the exact original bytes; [`verify`] reads everything again.
@@ -30,6 +30,7 @@ pub mod gateway;
 pub mod intake;
 pub mod inventories;
 pub mod listings;
+pub mod lookups;
 pub mod offers;
 pub mod session;
 

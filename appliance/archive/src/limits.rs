@@ -19,8 +19,14 @@ pub const WANTS: usize = 256;
 pub const WANTS_URGENT: usize = 128;
 /// A grant of which nothing was put for so long lapses where another offer needs it.
 pub const GRANT_LAPSES: Duration = Duration::from_secs(5);
-/// Offers of one connection being looked up in the store at one time.
+/// Offers of one connection being looked up in the store at one time, or waiting for a turn.
 pub const LOOKUPS: usize = 4;
+/// The same for urgent ones beyond that.
+pub const LOOKUPS_URGENT: usize = 2;
+/// Lookups of all connections together: each may hold one whole object, so 128 MiB at the most.
+pub const LOOKUPS_ALL: usize = 32;
+/// The same for urgent ones beyond that.
+pub const LOOKUPS_URGENT_ALL: usize = 8;
 /// What became durable within this time is signed as one receipt.
 pub const RECEIPT_BATCH: Duration = Duration::from_millis(20);
 /// A peer's stream, and its first message, may stand still for so long.

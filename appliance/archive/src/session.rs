@@ -7,7 +7,6 @@
 //! What a peer can cause: its own session's end, and as much work and memory as the limits allow one
 //! session. An answer that it does not read within the link's deadline ends the session.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,6 +31,7 @@ use crate::alarms::Alarm;
 use crate::gateway::Gateway;
 use crate::intake::{self, Outcome, Room};
 use crate::keys::Draft;
+use crate::lookups::Queue;
 use crate::metrics::reason_name;
 use crate::offers::{Answer, Expected, Offers};
 use crate::{inventories, limits};
@@ -67,8 +67,7 @@ struct Session<'a> {
     gateway: &'a Gateway,
     who: String,
     offers: Offers,
-    queue: VecDeque<Manifest>,
-    looking: usize,
+    queue: Queue<Manifest>,
     pages: usize,
     own_room: Room,
     jobs: FuturesUnordered<Job<'a>>,
@@ -125,8 +124,7 @@ impl<'a> Session<'a> {
             gateway,
             who: who.to_owned(),
             offers: Offers::default(),
-            queue: VecDeque::new(),
-            looking: 0,
+            queue: Queue::default(),
             pages: 0,
             own_room: intake::room(gateway.grants.bytes_in_flight_per_connection),
             jobs: FuturesUnordered::new(),
@@ -271,29 +269,17 @@ impl<'a> Session<'a> {
             Err(refusal) => return self.refuse(about, &refusal),
         };
         let class = manifest.body().class;
-        let reserve = match class {
-            Class::Urgent => limits::OFFERS_URGENT,
-            _ => 0,
-        };
-        let full = self.queue.len() >= limits::OFFERS + reserve;
+        let full = self.queue.is_full(class);
         if full || (class != Class::Urgent && self.gateway.room.available_permits() == 0) {
             return self.busy(about, class);
         }
-        self.queue.push_back(manifest);
+        self.queue.push(class, manifest);
         self.look_up_next();
     }
 
-    /// Looks up the next offer: the highest class first, then the oldest.
+    /// Begins the lookups that may begin.
     fn look_up_next(&mut self) {
-        while self.looking < limits::LOOKUPS {
-            let most = self.queue.iter().map(|m| m.body().class).max();
-            let Some(at) = self.queue.iter().position(|m| Some(m.body().class) == most) else {
-                return;
-            };
-            let Some(manifest) = self.queue.remove(at) else {
-                return;
-            };
-            self.looking += 1;
+        while let Some((_, manifest)) = self.queue.start() {
             let gateway = self.gateway;
             self.jobs.push(Box::pin(async move {
                 let looked = admit::look_up(gateway, &manifest).await;
@@ -328,7 +314,7 @@ impl<'a> Session<'a> {
                 }
             }
             Event::Looked(manifest, looked) => {
-                self.looking -= 1;
+                self.queue.done(manifest.body().class);
                 self.answer(&manifest, looked);
                 self.look_up_next();
             }
