@@ -33,6 +33,7 @@ use crate::lookups::Turns;
 use crate::metrics::Metrics;
 use crate::session;
 use crate::vault::{Vault, VaultError};
+use crate::visitors::Visitors;
 
 /// What all sessions share.
 pub struct Gateway {
@@ -56,6 +57,8 @@ pub struct Gateway {
     pub listings: Listings,
     /// Newest inventory numbers.
     pub inventories: Inventories,
+    /// Who has a session.
+    pub visitors: Arc<Visitors>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Alarms.
@@ -95,6 +98,7 @@ impl Gateway {
             turns: Turns::default(),
             listings: Listings::default(),
             inventories: Inventories::default(),
+            visitors: Arc::default(),
             metrics: Arc::new(metrics),
             alarms: Arc::new(alarms),
         }
@@ -232,18 +236,22 @@ impl Serving {
     fn admit(&self, peer: Peer, sessions: &Tasks) {
         let open = self.gateway.metrics.sessions.get();
         if open >= i64::from(self.gateway.grants.connections) {
-            info!(peer = %peer.identity(), open, "turned away: as many sessions as are allowed are open");
-            peer.close(
-                Code::Busy.number(),
-                "as many sessions as are allowed are open",
-            );
-            return;
+            return turn_away(&peer, "as many sessions as are allowed are open");
         }
+        let Some(visit) = self.gateway.visitors.enter(peer.identity()) else {
+            return turn_away(&peer, "it has as many sessions open as one may have");
+        };
         let (gateway, stop) = (Arc::clone(&self.gateway), sessions.token());
         gateway.metrics.sessions.inc();
         sessions.spawn("session", async move {
             Box::pin(session::run(&gateway, peer, stop)).await;
             gateway.metrics.sessions.dec();
+            drop(visit);
         });
     }
+}
+
+fn turn_away(peer: &Peer, why: &str) {
+    info!(peer = %peer.identity(), "turned away: {why}");
+    peer.close(Code::Busy.number(), why);
 }

@@ -33,6 +33,7 @@ pub mod listings;
 pub mod lookups;
 pub mod offers;
 pub mod session;
+pub mod visitors;
 
 pub mod chain;
 pub mod export;

@@ -9,6 +9,8 @@ pub const BYTES_IN_FLIGHT: u64 = 64 << 20;
 pub const BYTES_IN_FLIGHT_CONNECTION: u64 = 16 << 20;
 /// Connections at one time, unless configured otherwise: every site of a national deployment, twice.
 pub const CONNECTIONS: u32 = 4096;
+/// Connections of one identity: a repeater that restarts often has some that still time out.
+pub const SESSIONS_OF_ONE: usize = 8;
 /// Offers of one connection that are neither stored nor refused.
 pub const OFFERS: usize = 256;
 /// The same for urgent ones beyond that.

@@ -12,7 +12,7 @@ use link::tasks::current_thread;
 use protocol::codec;
 use protocol::ids::Digest;
 use protocol::manifest::{Class, EndReason, Manifest, Policy};
-use protocol::message::{Message, Put, Reason, RepeaterHello};
+use protocol::message::{Code, Message, Put, Reason, RepeaterHello};
 use protocol::suite::PublicKey;
 use quinn::ConnectionError;
 
@@ -354,6 +354,30 @@ fn a_flood_of_offers_is_put_off_not_queued() {
             }
         }
         assert!(wants <= 256 && busy >= 344, "{wants} {busy}");
+    })
+    .unwrap();
+}
+
+#[test]
+fn who_has_as_many_sessions_as_one_may_is_turned_away_as_busy() {
+    let (world, gateway, recording) = start();
+    current_thread(async {
+        let mut held = Vec::new();
+        for _ in 0..archive::limits::SESSIONS_OF_ONE {
+            held.push(Repeater::dial(&world, gateway.address).await);
+        }
+        let (_dialer, peer, _control) = Repeater::connect(&world, gateway.address).await;
+        let code = closed_connection(&peer.connection, Duration::from_secs(10)).await;
+        assert_eq!(code, u64::from(Code::Busy.number()));
+        // Those that are held are served, and one that ends makes room.
+        held[0].deliver(&recording).await;
+        let left = held.remove(0);
+        left.peer.close(Code::Done.number(), "");
+        drop(left);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut again = Repeater::dial(&world, gateway.address).await;
+        again.offer(&recording.manifests[0]).await;
+        assert_eq!(again.receipt().await.body().segments.len(), 2);
     })
     .unwrap();
 }
