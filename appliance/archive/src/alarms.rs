@@ -2,7 +2,8 @@
 //! begins, and says what, where, since when and what to do. The metric `archive_alarm` counts those raised;
 //! `/alarms` on the metrics address lists them.
 //!
-//! Bounded: above [`limits::ALARMS`] further subjects are logged only. What a camera or a repeater did
+//! Bounded: above [`limits::ALARMS_OF_ONE`] further subjects of a code are logged only. Each code has its own
+//! room, so that what a camera can raise at will (a conflict) never hides that the store fails. What a camera or a repeater did
 //! (a conflict, a lower inventory number) has no end that a gateway could see: it stays until a restart.
 
 use std::collections::BTreeMap;
@@ -164,7 +165,8 @@ impl Alarms {
             "alarm: {what}; {}",
             alarm.cure()
         );
-        if raised.len() < limits::ALARMS {
+        let of_code = raised.keys().filter(|(code, _)| *code == alarm).count();
+        if of_code < limits::ALARMS_OF_ONE {
             self.gauge.with_label_values(&[alarm.code()]).inc();
             let entry = Raised {
                 alarm,
@@ -196,5 +198,25 @@ impl Alarms {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(Alarm, String), Raised>> {
         self.raised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_code_takes_the_room_of_another() {
+        let alarms = Alarms::new(&Registry::new());
+        let of = |alarm| alarms.list().iter().filter(|r| r.alarm == alarm).count();
+        for n in 0..20 * limits::ALARMS_OF_ONE {
+            alarms.raise(Alarm::Conflict, &format!("recording {n}"), "two", Time(0));
+        }
+        assert_eq!(of(Alarm::Conflict), limits::ALARMS_OF_ONE);
+        alarms.raise(Alarm::StoreFailed, "store", "no answer", Time(0));
+        assert_eq!(of(Alarm::StoreFailed), 1);
+        alarms.clear(Alarm::Conflict, "recording 0");
+        alarms.raise(Alarm::Conflict, "one more", "two", Time(0));
+        assert_eq!(of(Alarm::Conflict), limits::ALARMS_OF_ONE);
     }
 }

@@ -49,8 +49,8 @@ pub const LISTING: Duration = Duration::from_secs(30);
 pub const LISTED_NAMES: usize = 131_072;
 /// Cameras whose newest inventory number is remembered.
 pub const CAMERAS: usize = 65_536;
-/// Alarms kept at one time; further ones are logged only.
-pub const ALARMS: usize = 1024;
+/// Alarms of one code kept at one time; further ones are logged only.
+pub const ALARMS_OF_ONE: usize = 128;
 /// Key lists listed in the store: the newest of them is taken.
 pub const KEY_LISTS: usize = 4096;
 /// An S3 store answers a request within this, or it is sent again.
