@@ -1,8 +1,8 @@
 //! One object from its stream into the store: bounded, hashed as it comes, checked, durable.
 //!
 //! Nothing is stored whose length or digest is not what the manifest names; of a header also its form and
-//! its recipients. Memory is taken from the connection's and the process's room before a byte is read; where
-//! there is none within five seconds, the stream goes back to its sender, who keeps its copy. A stream that
+//! its recipients. Memory is taken from the connection's and the process's room before a byte is read, for
+//! urgent footage from the connection's room for that, which nothing else takes of; where there is none within five seconds, the stream goes back to its sender, who keeps its copy. A stream that
 //! stands still, or crawls, is a stalled peer's and ends its session.
 
 use std::sync::Arc;
@@ -100,7 +100,7 @@ async fn reserve(
         .ok()?;
     let all = Arc::clone(&gateway.room);
     if expected.class == Class::Urgent {
-        // Never refused: beyond the process's room it is bounded by its connection's.
+        // Never refused for others' sake: beyond the process's room it is bounded by its connection's.
         return Some((own, all.try_acquire_many_owned(units).ok()));
     }
     let all = timeout(limits::ROOM, all.acquire_many_owned(units))

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub const BYTES_IN_FLIGHT: u64 = 64 << 20;
 /// Bytes of segments in memory of one connection, unless configured otherwise.
 pub const BYTES_IN_FLIGHT_CONNECTION: u64 = 16 << 20;
+/// The same of urgent ones beyond that: two segments at a time.
+pub const BYTES_IN_FLIGHT_URGENT: u64 = 9 << 20;
 /// Connections at one time, unless configured otherwise: every site of a national deployment, twice.
 pub const CONNECTIONS: u32 = 4096;
 /// Connections of one identity: a repeater that restarts often has some that still time out.

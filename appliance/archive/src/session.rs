@@ -70,6 +70,7 @@ struct Session<'a> {
     queue: Queue<Manifest>,
     pages: usize,
     own_room: Room,
+    urgent_room: Room,
     jobs: FuturesUnordered<Job<'a>>,
     outbox: Vec<Message>,
 }
@@ -127,6 +128,7 @@ impl<'a> Session<'a> {
             queue: Queue::default(),
             pages: 0,
             own_room: intake::room(gateway.grants.bytes_in_flight_per_connection),
+            urgent_room: intake::room(limits::BYTES_IN_FLIGHT_URGENT),
             jobs: FuturesUnordered::new(),
             outbox: Vec::new(),
         }
@@ -349,7 +351,11 @@ impl<'a> Session<'a> {
             let text = "it was not wanted on this connection, or more was put than granted";
             return self.refuse(put.digest, &Refusal::new(message::Reason::NotWanted, &text));
         };
-        let (gateway, room) = (self.gateway, Arc::clone(&self.own_room));
+        let gateway = self.gateway;
+        let room = Arc::clone(match expected.class {
+            Class::Urgent => &self.urgent_room,
+            _ => &self.own_room,
+        });
         self.jobs.push(Box::pin(async move {
             let outcome = intake::receive(gateway, &room, &expected, stream).await;
             Event::Received(Box::new(expected), outcome)

@@ -382,40 +382,62 @@ fn who_has_as_many_sessions_as_one_may_is_turned_away_as_busy() {
     .unwrap();
 }
 
+/// A small recording of that class.
+fn of_class(world: &World, number: u64, class: Class) -> Recording {
+    let mut recording = world.record(number, &footage(100_000), 1 << 20, 8);
+    let mut body = recording.manifests.remove(0).body().clone();
+    body.class = class;
+    recording
+        .manifests
+        .push(Manifest::sign(body, &world.signer(common::SERIAL)).unwrap());
+    recording
+}
+
+/// Streams that announce a recording's segments and stand still: of 9 MiB, more than there is room for.
+async fn stall(repeater: &mut Repeater, big: &Recording) -> Vec<quinn::SendStream> {
+    repeater.offer(&big.manifests[0]).await;
+    let want = repeater.want().await;
+    let mut streams = Vec::new();
+    for segment in &big.segments {
+        let mut stream = repeater.peer.connection.open_uni().await.unwrap();
+        let put = Message::Put(Put {
+            manifest: want.manifest,
+            digest: sha(segment),
+        });
+        link::frame::write_frame(&mut stream, &codec::encode_body(&put).unwrap())
+            .await
+            .unwrap();
+        streams.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    streams
+}
+
+#[test]
+fn routine_footage_keeps_no_urgent_footage_of_its_own_connection_waiting() {
+    let world = World::new();
+    let gateway = world.start(SMALL);
+    let big = world.record(0, &footage(9 << 20), 4 << 20, 8);
+    let urgent = of_class(&world, 1, Class::Urgent);
+    current_thread(async {
+        let mut repeater = Repeater::dial(&world, gateway.address).await;
+        let _streams = stall(&mut repeater, &big).await;
+        let delivered = tokio::time::timeout(archive::limits::ROOM, repeater.deliver(&urgent));
+        assert_eq!(delivered.await.unwrap(), urgent.digests());
+    })
+    .unwrap();
+}
+
 #[test]
 fn pressure_puts_off_routine_but_never_urgent_footage() {
     let world = World::new();
     let gateway = world.start(SMALL);
     let big = world.record(0, &footage(9 << 20), 4 << 20, 8);
-    let signer = world.signer(common::SERIAL);
-    let of_class = |number, class| {
-        let mut recording = world.record(number, &footage(100_000), 1 << 20, 8);
-        let mut body = recording.manifests.remove(0).body().clone();
-        body.class = class;
-        recording
-            .manifests
-            .push(Manifest::sign(body, &signer).unwrap());
-        recording
-    };
-    let (routine, urgent) = (of_class(1, Class::Routine), of_class(2, Class::Urgent));
+    let routine = of_class(&world, 1, Class::Routine);
+    let urgent = of_class(&world, 2, Class::Urgent);
     current_thread(async {
         let mut stalled = Repeater::dial(&world, gateway.address).await;
-        stalled.offer(&big.manifests[0]).await;
-        let want = stalled.want().await;
-        // Three streams that announce 4, 4 and 1 MiB and stand still: more than there is room for.
-        let mut streams = Vec::new();
-        for segment in &big.segments {
-            let mut stream = stalled.peer.connection.open_uni().await.unwrap();
-            let put = Message::Put(Put {
-                manifest: want.manifest,
-                digest: sha(segment),
-            });
-            link::frame::write_frame(&mut stream, &codec::encode_body(&put).unwrap())
-                .await
-                .unwrap();
-            streams.push(stream);
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let _streams = stall(&mut stalled, &big).await;
         let mut other = Repeater::dial(&world, gateway.address).await;
         other.offer(&routine.manifests[0]).await;
         let mut first = other.recv().await;
