@@ -192,7 +192,6 @@ pub(crate) fn archive(
 ) -> Result<(Child, SocketAddr)> {
     let own = agency.site();
     let store = dir.join("store");
-    fs::create_dir_all(&store)?;
     let mut text = String::new();
     writeln!(
         text,
@@ -214,6 +213,8 @@ pub(crate) fn archive(
     put_files(&mut text, &files)?;
     let config = dir.join("archive.toml");
     fs::write(&config, text)?;
+    let init = ["init".into(), "--config".into(), config.clone().into()];
+    yard.run("archive-init", "party:archive", &init)?;
     let args = ["run".into(), "--config".into(), config.into()];
     let mut gateway = yard.start("archive", "party:archive", &args)?;
     let address = gateway.ready("listening on ", READY)?.parse()?;

@@ -1,4 +1,4 @@
-//! An archive site: `archive run` over a folder store, and its owner's looks at that store.
+//! An archive site: `archive init` and `archive run` over a folder store, and its owner's looks at that store.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,16 +29,28 @@ impl<'a> Site<'a> {
             address: None,
             folder: format!("sites/{name}"),
         };
+        site.init();
         site.run();
         site
+    }
+
+    /// Makes its store.
+    fn init(&self) {
+        let config = self.write_config().display().to_string();
+        let said = process::run("archive", ["init", "--config", &config]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+    }
+
+    fn write_config(&self) -> PathBuf {
+        let config = self.station.path(&format!("{}.toml", self.name));
+        std::fs::write(&config, self.config()).unwrap();
+        config
     }
 
     /// Runs the gateway, at the address of the first start.
     pub fn run(&mut self) -> SocketAddr {
         self.party = None;
-        std::fs::create_dir_all(self.store()).unwrap();
-        let config = self.station.path(&format!("{}.toml", self.name));
-        std::fs::write(&config, self.config()).unwrap();
+        let config = self.write_config();
         let args = ["run".into(), "--config".into(), config.into_os_string()];
         let mut party = Party::start(
             &self.station.path("logs"),
@@ -102,6 +114,7 @@ impl<'a> Site<'a> {
     /// From its next start on the site has another, empty store.
     pub fn lose_store(&mut self) {
         self.folder += "-again";
+        self.init();
     }
 
     /// Where it serves or served.

@@ -33,6 +33,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a new, empty store; one that is made already stays as it is.
+    Init {
+        /// Configuration of this site, TOML.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Run the gateway until SIGTERM.
     Run {
         /// Configuration of this site, TOML.
@@ -116,6 +122,13 @@ impl Failure {
     pub(crate) fn unavailable(text: String) -> Failure {
         Failure { code: 69, text }
     }
+    /// The same, of a thing that is named first.
+    pub(crate) fn about(self, what: &str) -> Failure {
+        Failure {
+            text: format!("{what}: {}", self.text),
+            ..self
+        }
+    }
     /// This program.
     pub(crate) fn internal(text: String) -> Failure {
         Failure { code: 70, text }
@@ -136,10 +149,9 @@ impl From<VaultError> for Failure {
 
 impl From<EpochError> for Failure {
     fn from(error: EpochError) -> Failure {
-        let code = if matches!(error, EpochError::Vault(_)) {
-            69
-        } else {
-            78
+        let code = match error {
+            EpochError::Vault(_) | EpochError::NotMade => 69,
+            _ => 78,
         };
         Failure::new(code, &error)
     }
@@ -186,6 +198,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 async fn perform(command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Init { config } => serve::init(&Config::load(&config)?).await?,
         Command::Run { config } => serve::run(Config::load(&config)?).await?,
         Command::Check { file } => {
             serve::check(&Config::load(&file)?)?;

@@ -40,6 +40,15 @@ pub enum Place {
     },
 }
 
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Folder(path) => write!(f, "file://{}", path.display()),
+            Place::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
 impl Place {
     /// Reads `file:///folder` or `s3://bucket/prefix`.
     ///

@@ -1,4 +1,5 @@
-//! `archive run`: from a configuration to a gateway that listens, until SIGTERM.
+//! `archive init`: from a configuration to a store. `archive run`: from a configuration and a store to a
+//! gateway that listens, until SIGTERM.
 //!
 //! Everything that can be wrong is found before `listening on` is printed: credentials, the key list, the
 //! receipt key's place in it, the store and its epoch. While running, changed credentials, revocation lists
@@ -26,10 +27,33 @@ use tracing::{info, warn};
 use crate::alarms::Alarm;
 use crate::cli::Failure;
 use crate::config::{Config, CredentialPaths};
+use crate::epoch::EpochError;
 use crate::gateway::{Gateway, Serving};
 use crate::keys::Keys;
 use crate::vault::{Read, Vault, VaultError};
 use crate::{epoch, layout, limits, metrics, store};
+
+/// Makes the store that a configuration names; says its epoch.
+pub(crate) async fn init(config: &Config) -> Result<(), Failure> {
+    check(config)?;
+    let (store, site) = (&config.store, &config.site);
+    let vault =
+        store::open(store, &config.s3, true).map_err(|e| Failure::unavailable(e.to_string()))?;
+    let made = epoch::make(&vault, site, &Seams::system().random).await;
+    match made.map_err(|e| of_store(config, e))? {
+        (epoch, true) => println!("made the store {store} of site {site}: epoch {epoch}"),
+        (epoch, false) => println!(
+            "the store {store} of site {site} is made already: epoch {epoch}; nothing was changed"
+        ),
+    }
+    Ok(())
+}
+
+/// What stands in the way of a store is told with its name.
+fn of_store(config: &Config, error: EpochError) -> Failure {
+    let failure = Failure::from(error);
+    failure.about(&format!("the store {}", config.store))
+}
 
 /// Runs a gateway until a signal.
 pub(crate) async fn run(config: Config) -> Result<(), Failure> {
@@ -94,12 +118,16 @@ async fn prepare(config: &Config, seams: &Seams) -> Result<(Gateway, EndpointKey
     let signing = load_receipt_key(&paths.receipt_key)?;
     let list = read_key_list(&paths.key_list, &roots)?;
     let keyring = Keyring::new(credentials);
-    let vault = store::open(&config.store, &config.s3, true)
-        .map_err(|e| Failure::unavailable(e.to_string()))?;
+    let vault = store::open(&config.store, &config.s3, false).map_err(|e| {
+        Failure::unavailable(format!(
+            "{e}; mount it, or make a new store with `archive init --config FILE`"
+        ))
+    })?;
+    let epoch = epoch::open(&vault, &config.site).await;
+    let epoch = epoch.map_err(|e| of_store(config, e))?;
     let list = newest_key_list(&vault, list, &roots)
         .await
         .map_err(|e| Failure::unavailable(e.to_string()))?;
-    let epoch = epoch::open_or_make(&vault, &config.site, &seams.random).await?;
     let keys = Keys::new(config.site.clone(), epoch, signing, roots, list);
     keys.may_sign().map_err(|e| {
         Failure::config(format!(

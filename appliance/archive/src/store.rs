@@ -1,8 +1,7 @@
 //! Opens the store that a URL names: a folder, or an S3-compatible bucket.
 //!
 //! A folder is opened with syncing on, always: `durability` says what the owner vouches for, never what
-//! this program may leave out. For reading (`export`, `list`, `verify`) a folder must exist; only the gateway
-//! makes one.
+//! this program may leave out. A folder must exist; only `archive init` makes one.
 
 use std::sync::Arc;
 
@@ -28,9 +27,8 @@ pub struct OpenError {
 pub fn open(place: &Place, settings: &S3, make: bool) -> Result<Vault, OpenError> {
     match place {
         Place::Folder(path) => {
-            let store = format!("file://{}", path.display());
             let refused = |why: String| OpenError {
-                store: store.clone(),
+                store: place.to_string(),
                 why,
             };
             if !make && !path.is_dir() {
@@ -44,7 +42,7 @@ pub fn open(place: &Place, settings: &S3, make: bool) -> Result<Vault, OpenError
         Place::S3 { bucket, prefix } => {
             let opened = s3::open(bucket, prefix, settings);
             let refused = |why| OpenError {
-                store: format!("s3://{bucket}/{prefix}"),
+                store: place.to_string(),
                 why,
             };
             Ok(Vault::new(opened.map_err(refused)?, None))

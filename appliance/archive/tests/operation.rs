@@ -80,6 +80,7 @@ fn it_does_not_run_where_it_could_not_sign() {
         "{said}"
     );
     assert!(!world.dir.path().join("store").exists());
+    assert!(world.init(FSYNC).status.success());
     let folder = world.agency().join("archives/site-a");
     std::fs::copy(
         world.agency().join("cameras/BWC-0001/device.key"),
@@ -119,6 +120,53 @@ fn a_store_keeps_its_epoch_and_another_sites_or_headless_store_is_refused() {
     std::fs::create_dir_all(&footage).unwrap();
     std::fs::write(footage.join("anything"), b"").unwrap();
     assert!(run().contains("holds footage but no `epoch`"));
+}
+
+#[test]
+fn only_init_makes_a_store_and_only_once() {
+    let world = World::new();
+    let store = world.dir.path().join("store");
+    let run = || {
+        let config = world.write_config(FSYNC);
+        let done = world.archive(&["run", "--config", config.to_str().unwrap()]);
+        assert_eq!(done.status.code(), Some(69));
+        String::from_utf8(done.stderr).unwrap()
+    };
+    // No folder at all, and a folder in which nothing is mounted: neither becomes a store, nor is touched.
+    for there in [false, true] {
+        if there {
+            std::fs::create_dir(&store).unwrap();
+        }
+        let said = run();
+        for part in [world.store.as_str(), "mount it", "archive init --config"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        assert_eq!(store.exists(), there);
+    }
+    assert_eq!(std::fs::read_dir(&store).unwrap().count(), 0);
+    let said = |done: std::process::Output| {
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let made = said(world.init(FSYNC));
+    let text = std::fs::read_to_string(store.join("epoch")).unwrap();
+    let epoch = text.lines().nth(2).unwrap();
+    assert!(
+        made.starts_with("made the store") && made.contains(epoch),
+        "{made}"
+    );
+    let again = said(world.init(FSYNC));
+    assert!(
+        again.contains("nothing was changed") && again.contains(epoch),
+        "{again}"
+    );
+    assert_eq!(std::fs::read_to_string(store.join("epoch")).unwrap(), text);
+    // Footage without its epoch is no place for a new store.
+    std::fs::rename(store.join("epoch"), world.dir.path().join("epoch")).unwrap();
+    std::fs::create_dir_all(store.join("recordings/BWC-0001")).unwrap();
+    std::fs::write(store.join("recordings/BWC-0001/anything"), b"").unwrap();
+    assert_eq!(world.init(FSYNC).status.code(), Some(78));
+    assert!(!store.join("epoch").exists());
 }
 
 /// The agency's next key list, changed by `change`.

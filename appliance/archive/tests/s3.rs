@@ -162,6 +162,12 @@ fn footage_goes_into_an_s3_store_and_comes_out() {
         format!("durability = \"replicated:1\"\n[s3]\nendpoint = \"{endpoint}\"\nca = \"{ca}\"\n");
     let bytes = footage(9_000_000);
     let recording = world.record(0, &bytes, 4 << 20, 2);
+    // Until its owner makes it, an empty bucket is no store.
+    let config = world.write_config(&settings);
+    let early = world.archive(&["run", "--config", config.to_str().unwrap()]);
+    let said = String::from_utf8(early.stderr).unwrap();
+    assert_eq!(early.status.code(), Some(69), "{said}");
+    assert!(said.contains(&world.store) && said.contains("archive init"));
     let (one, two) = (world.start(&settings), world.start(&settings));
     let epoch = current_thread(async {
         let mut a = Repeater::dial(&world, one.address).await;

@@ -286,6 +286,13 @@ pub(crate) fn archive(
     ))
 }
 
+/// Makes the store that the archive's `config` names.
+pub(crate) fn make_store(launcher: &Launcher, config: &Path) -> Result<()> {
+    let args = ["init", "--config", path(config)?];
+    launcher.run(&Spec::new("archive-init", "archive", args))?;
+    Ok(())
+}
+
 /// Where an S3 store answers, if not at AWS itself; the programs read the same variable.
 fn s3_endpoint() -> Option<String> {
     std::env::var("AWS_ENDPOINT_URL").ok()

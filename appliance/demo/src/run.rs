@@ -171,11 +171,9 @@ impl<'a> Demo<'a> {
     fn start(&self, fleet: &mut Fleet) -> Result<SocketAddr> {
         let any: SocketAddr = ANY_PORT.parse()?;
         let config = self.work.join("archive.toml");
-        let archive = fleet.start(
-            parties::archive(&self.agency, &config, &self.place, any)?,
-            parties::LISTENING,
-            false,
-        )?;
+        let archive = parties::archive(&self.agency, &config, &self.place, any)?;
+        parties::make_store(&self.launcher, &config)?;
+        let archive = fleet.start(archive, parties::LISTENING, false)?;
         let archive = archive.parse().context("the archive's address")?;
         fleet.respecify(parties::archive(
             &self.agency,

@@ -108,8 +108,16 @@ impl World {
         path
     }
 
-    /// Starts the real program.
+    /// Makes the store; one that is made already stays as it is.
+    pub fn init(&self, more: &str) -> Output {
+        let config = self.write_config(more);
+        self.archive(&["init", "--config", config.to_str().unwrap()])
+    }
+
+    /// Starts the real program over a store that is made.
     pub fn start(&self, more: &str) -> Gateway {
+        let made = self.init(more);
+        assert!(made.status.success(), "{made:?}");
         let config = self.write_config(more);
         let mut child = Command::new(env!("CARGO_BIN_EXE_archive"))
             .args(["run", "--config"])
