@@ -1,10 +1,11 @@
 //! Counters of the gateway, and the small HTTP server that shows them and the alarms: `/metrics`, `/alarms`,
-//! `/livez`. Nothing on it changes anything; bind it to loopback.
+//! `/livez`, and `/readyz`, which fails while the store does. Nothing on it changes anything; bind it to loopback.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::get;
 use link::refusals::Refusals;
 use link::tasks::Tasks;
@@ -13,7 +14,7 @@ use prometheus::{
 };
 use protocol::message::Reason;
 
-use crate::alarms::Alarms;
+use crate::alarms::{Alarm, Alarms};
 
 /// What the gateway counts.
 #[derive(Debug)]
@@ -153,6 +154,18 @@ pub fn reason_name(reason: Reason) -> &'static str {
     }
 }
 
+/// Whether repeaters should be sent here: not while the store fails.
+fn readiness(alarms: &Alarms) -> (StatusCode, String) {
+    let raised = alarms.list();
+    match raised.iter().find(|r| r.alarm == Alarm::StoreFailed) {
+        Some(failed) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the store fails: {}\n", failed.what),
+        ),
+        None => (StatusCode::OK, "ok\n".to_owned()),
+    }
+}
+
 /// Serves the metrics until the tasks are cancelled; gives the address that was bound.
 ///
 /// # Errors
@@ -166,6 +179,8 @@ pub async fn serve(
     let listener = tokio::net::TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
     let show_metrics = move || async move { metrics.text() };
+    let watched = Arc::clone(&alarms);
+    let ready = move || async move { readiness(&watched) };
     let show_alarms = move || async move {
         let line = |r: crate::alarms::Raised| {
             format!(
@@ -182,7 +197,8 @@ pub async fn serve(
     let router = Router::new()
         .route("/metrics", get(show_metrics))
         .route("/alarms", get(show_alarms))
-        .route("/livez", get(|| async { "ok\n" }));
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready));
     let stop = tasks.token();
     tasks.spawn("metrics", async move {
         let server = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());

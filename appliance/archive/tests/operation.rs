@@ -356,4 +356,21 @@ fn metrics_and_alarms_are_served() {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
     assert!(get("/alarms").starts_with("HTTP/1.1 200"));
+    assert!(get("/readyz").starts_with("HTTP/1.1 200"));
+    // What stands in the way of another recording's folder fails its writes, until it is gone.
+    let folder = world.dir.path().join("store/recordings");
+    let folder = folder.join(recording.id.full()).with_file_name("1");
+    std::fs::write(&folder, b"").unwrap();
+    let another = world.record(1, &footage(1000), 1000, 8);
+    current_thread(async {
+        let mut repeater = Repeater::dial(&world, gateway.address).await;
+        repeater.offer(&another.manifests[0]).await;
+        assert_eq!(repeater.refusal().await.reason, Reason::StoreFailed);
+        let said = get("/readyz");
+        assert!(said.starts_with("HTTP/1.1 503") && said.contains("the store fails"));
+        std::fs::remove_file(&folder).unwrap();
+        repeater.deliver(&another).await;
+    })
+    .unwrap();
+    assert!(get("/readyz").starts_with("HTTP/1.1 200"));
 }
