@@ -66,9 +66,8 @@ fn reason_of(error: &ManifestError) -> Reason {
     match error {
         ManifestError::Envelope(CoseError::BadSignature | CoseError::Signer(_))
         | ManifestError::WrongCamera { .. } => Reason::BadSignature,
-        ManifestError::Envelope(_) | ManifestError::Version(_) | ManifestError::Invalid(_) => {
-            Reason::Malformed
-        }
+        ManifestError::Version(_) => Reason::Version,
+        ManifestError::Envelope(_) | ManifestError::Invalid(_) => Reason::Malformed,
     }
 }
 

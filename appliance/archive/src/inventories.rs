@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use protocol::cose::CoseError;
 use protocol::ids::CameraId;
-use protocol::inventory::Page;
+use protocol::inventory::{InventoryError, Page};
 use protocol::limits::INVENTORY_PAGE_BYTES;
 use protocol::message::Reason;
 
@@ -46,10 +47,19 @@ impl Default for Inventories {
 /// [`Refusal`] for one that does not verify, or where the store fails.
 pub async fn keep(gateway: &Gateway, offered: Bytes) -> Result<(), Refusal> {
     let trust = gateway.keyring.current().trust.clone();
-    let page = Page::verify(offered, &trust).map_err(|e| Refusal::new(Reason::BadSignature, &e))?;
+    let page = Page::verify(offered, &trust).map_err(|e| Refusal::new(reason_of(&e), &e))?;
     let kept = gateway.in_time(keep_page(gateway, &page)).await;
     gateway.watch_store(&kept);
     kept.map_err(|e| Refusal::new(Reason::StoreFailed, &e))
+}
+
+fn reason_of(error: &InventoryError) -> Reason {
+    match error {
+        InventoryError::Envelope(CoseError::BadSignature | CoseError::Signer(_))
+        | InventoryError::WrongCamera => Reason::BadSignature,
+        InventoryError::Version(_) => Reason::Version,
+        InventoryError::Envelope(_) | InventoryError::Invalid(_) => Reason::Malformed,
+    }
 }
 
 async fn keep_page(gateway: &Gateway, page: &Page) -> Result<(), VaultError> {

@@ -151,6 +151,7 @@ pub fn reason_name(reason: Reason) -> &'static str {
         Reason::Malformed => "malformed",
         Reason::NotWanted => "not_wanted",
         Reason::StoreFailed => "store_failed",
+        Reason::Version => "version",
     }
 }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use common::{Gateway, Recording, Repeater, World, entry, footage, sha};
 use link::tasks::current_thread;
 use protocol::codec;
+use protocol::cose::sign_evidence;
 use protocol::ids::Digest;
-use protocol::manifest::{Class, EndReason, Manifest, Policy};
+use protocol::manifest::{self, Class, EndReason, Manifest, Policy};
 use protocol::message::{Code, Message, Put, Reason, RepeaterHello};
 use protocol::suite::PublicKey;
 use quinn::ConnectionError;
@@ -238,7 +239,11 @@ fn offers_that_do_not_verify_or_do_not_count_here_are_refused_by_reason() {
     *forged.last_mut().unwrap() ^= 1;
     let another = recording.manifests[0].body().clone();
     let another = Manifest::sign(another, &world.signer("BWC-0002")).unwrap();
+    // {1: 2, 2: "later"}: a manifest of format version 2.
+    let later = [&[0xa2, 1, 2, 2, 0x65][..], b"later"].concat();
+    let later = sign_evidence(manifest::KIND, later, &signer).unwrap();
     let cases = [
+        (later, Reason::Version),
         (elsewhere.bytes().to_vec(), Reason::NotMySite),
         (forged, Reason::BadSignature),
         (another.bytes().to_vec(), Reason::BadSignature),

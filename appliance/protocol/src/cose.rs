@@ -275,6 +275,34 @@ pub fn to_cbor<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
     minicbor::to_vec(value).expect("encoding to memory cannot fail")
 }
 
+/// Requires that a payload is of format version `known`. The version is key 1 of its map and is read before anything
+/// else of it: what a later version holds besides cannot be read here, and is not judged.
+///
+/// # Errors
+/// [`CoseError::Malformed`] for what states no version, and what `other` answers for another one.
+pub fn require_version<E: From<CoseError>>(
+    payload: &[u8],
+    known: u16,
+    other: impl FnOnce(u16) -> E,
+) -> Result<(), E> {
+    match stated_version(payload) {
+        Ok(version) if version == known => Ok(()),
+        Ok(version) => Err(other(version)),
+        Err(_) => Err(CoseError::Malformed("a payload that states no format version").into()),
+    }
+}
+
+fn stated_version(payload: &[u8]) -> Result<u16, minicbor::decode::Error> {
+    let mut d = minicbor::Decoder::new(payload);
+    for _ in 0..d.map()?.unwrap_or(u64::MAX) {
+        if d.int()? == minicbor::data::Int::from(1u8) {
+            return d.u16();
+        }
+        d.skip()?;
+    }
+    Err(minicbor::decode::Error::message("no key 1"))
+}
+
 /// Decodes a whole payload: nothing may follow.
 ///
 /// # Errors

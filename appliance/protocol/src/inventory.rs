@@ -139,6 +139,7 @@ impl Page {
     pub fn verify(bytes: Bytes, trust: &Trust) -> Result<Page, InventoryError> {
         let (payload, signer) =
             cose::open_evidence(KIND, &bytes, limits::INVENTORY_PAGE_BYTES, trust)?;
+        cose::require_version(&payload, VERSION, InventoryError::Version)?;
         let body: Body = from_cbor(&payload, "inventory")?;
         check(&body)?;
         if body.camera.serial != signer {

@@ -173,6 +173,7 @@ impl KeyList {
                 .copied()
                 .ok_or(KeyListError::NotTheRoot(kid))
         })?;
+        cose::require_version(&payload, VERSION, KeyListError::Version)?;
         let body: Body = from_cbor(&payload, "key list")?;
         check(&body)?;
         Ok(KeyList { body, bytes })

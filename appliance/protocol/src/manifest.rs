@@ -213,6 +213,7 @@ impl Manifest {
     /// Any [`ManifestError`].
     pub fn verify(bytes: Bytes, trust: &Trust) -> Result<Manifest, ManifestError> {
         let (payload, signer) = cose::open_evidence(KIND, &bytes, limits::MANIFEST_BYTES, trust)?;
+        cose::require_version(&payload, VERSION, ManifestError::Version)?;
         let body: Body = from_cbor(&payload, "manifest")?;
         check(&body)?;
         if body.recording.camera.serial != signer {

@@ -151,6 +151,7 @@ impl Receipt {
             owner = Some(entry.site.clone());
             Ok(public)
         })?;
+        cose::require_version(&payload, VERSION, ReceiptError::Version)?;
         let body: Body = from_cbor(&payload, "receipt")?;
         check(&body)?;
         let owner = owner.expect("the key was found");

@@ -258,7 +258,8 @@ PRIVATE = table(
 )
 OBJECT = table({1: ("object", octets())})
 REASON = one_of(
-    "wrong-digest", "bad-signature", "unknown-recipient", "not-my-site", "malformed", "not-wanted", "store-failed"
+    "wrong-digest", "bad-signature", "unknown-recipient", "not-my-site", "malformed", "not-wanted", "store-failed",
+    "version",
 )
 VERSIONS = several(uint(16))
 MESSAGES = {
@@ -560,7 +561,6 @@ def ascending(ranges):
 
 
 def check_manifest(b):
-    need(b["version"] == 1, "version")
     seqs = [s[0] for s in b["segments"]]
     digests = [s[2] for s in b["segments"]] + [b["header"][0]]
     end, sites, k = b.get("end"), b["policy"]["sites"], b["policy"]["k"]
@@ -580,7 +580,6 @@ def check_manifest(b):
 
 
 def check_page(b):
-    need(b["version"] == 1, "version")
     of_segments = [r for h in b["held"] for r in (h["receipted"], h["erased"])]
     good = (
         1 <= b["pages"] <= 256
@@ -595,7 +594,6 @@ def check_page(b):
 
 
 def check_key_list(b):
-    need(b["version"] == 1, "version")
     lists = [b["receipt_keys"], b["recipients"], b["void_epochs"], b["suspended"]]
     need(all(len(entries) <= 128 for entries in lists), "invalid")
     keys = [k["public_key"] for k in b["receipt_keys"] + b["recipients"]]
@@ -606,9 +604,17 @@ def check_key_list(b):
     need(len(set(keys)) == len(keys), "invalid")
 
 
+def of_version_1(payload):
+    """A payload's map, once its version is known: what a later one holds besides is not judged."""
+    value = one_item(payload)
+    need(type(value) is dict, "malformed")
+    need(uint(16)(value.get(1)) == 1, "version")
+    return value
+
+
 def open_manifest(data):
     payload, signer = evidence(data, "bwc/manifest/1", MANIFEST_BYTES)
-    body = MANIFEST(one_item(payload))
+    body = MANIFEST(of_version_1(payload))
     check_manifest(body)
     need(body["recording"][0][0] == signer, "wrong-camera")
     return body
@@ -616,7 +622,7 @@ def open_manifest(data):
 
 def open_page(data):
     payload, signer = evidence(data, "bwc/inventory/1", PAGE_BYTES)
-    body = PAGE(one_item(payload))
+    body = PAGE(of_version_1(payload))
     check_page(body)
     need(body["camera"][0] == signer, "wrong-camera")
     return body
@@ -627,7 +633,7 @@ def open_key_list(data):
         need(kid == key_id(point_of("root")), "not-the-root")
         return point_of("root")
 
-    body = KEY_LIST(one_item(statement(data, "bwc/key-list/1", KEY_LIST_BYTES, find)))
+    body = KEY_LIST(of_version_1(statement(data, "bwc/key-list/1", KEY_LIST_BYTES, find)))
     check_key_list(body)
     return body
 
@@ -644,8 +650,7 @@ def open_receipt(data, keys):
                 return at
         raise Refused("unknown-key")
 
-    body = RECEIPT(one_item(statement(data, "bwc/receipt/1", RECEIPT_BYTES, find)))
-    need(body["version"] == 1, "version")
+    body = RECEIPT(of_version_1(statement(data, "bwc/receipt/1", RECEIPT_BYTES, find)))
     need(len(body["segments"]) <= 64 and len(body["manifests"]) <= 64, "invalid")
     need(body["site"] == owner["site"], "wrong-site")
     need([body["site"], body["epoch"]] not in keys["void_epochs"], "void-epoch")

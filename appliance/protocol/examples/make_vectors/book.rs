@@ -46,13 +46,28 @@ impl<'k> Book<'k> {
         self.cases.push(case);
     }
 
-    /// Writes the file.
-    pub(crate) fn write(self, folder: &Path) {
+    /// Writes the file; a case that it has already, by name, stays as it is.
+    pub(crate) fn write(mut self, folder: &Path) {
+        let before = read(folder, self.kind).unwrap_or_default();
+        let before = before["cases"].as_array().cloned().unwrap_or_default();
+        let mut added = 0;
+        for case in &mut self.cases {
+            match before.iter().find(|b| b["name"] == case["name"]) {
+                Some(kept) => *case = kept.clone(),
+                None => added += 1,
+            }
+        }
         let count = self.cases.len();
         let file = json!({"kind": self.kind, "about": self.about, "cases": self.cases});
         write(folder, self.kind, &file);
-        println!("{}: {count} cases", self.kind);
+        println!("{}: {count} cases, {added} of them new", self.kind);
     }
+}
+
+/// A file that was written before.
+pub(crate) fn read(folder: &Path, name: &str) -> Option<Value> {
+    let text = std::fs::read(folder.join(format!("{name}.json"))).ok()?;
+    Some(serde_json::from_slice(&text).unwrap())
 }
 
 /// Writes one file of JSON.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::book::{Book, raw};
 use crate::keys::to_hex;
-use crate::signed::{refuse_envelopes, with_later_key};
+use crate::signed::{of_version_2, refuse_envelopes, with_later_key};
 use crate::world::{DAY, World, some_digest};
 
 fn camera(w: &World) -> CameraId {
@@ -109,6 +109,12 @@ pub(crate) fn inventory_pages(w: &World) -> Book<'_> {
         "wrong kind: signed as a manifest",
         "bad-signature",
         raw(&w.evidence(manifest::KIND, &page(w, 0))),
+    );
+    let later = of_version_2(&payload);
+    b.refuse(
+        "format version 2, in a form of its own",
+        "version",
+        raw(&w.evidence_by(inventory::KIND, later, "device", "device")),
     );
     let mut refuse = |name: &str, reason: &str, change: &dyn Fn(&mut inventory::Body)| {
         b.refuse(name, reason, raw(&signed_page(w, 0, change)));

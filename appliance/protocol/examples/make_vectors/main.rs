@@ -1,7 +1,8 @@
-//! Makes the test vectors anew: `cargo run --release -p protocol --example make_vectors`.
+//! Adds to the test vectors what stands here and not there: `cargo run --release -p protocol --example make_vectors`.
 //!
-//! Inputs are fixed, but ECDSA signatures are random: every run gives other files that say the same. So they
-//! are made once and committed, and made again only when the format changes. An argument names another folder.
+//! Inputs are fixed, but ECDSA signatures are random: made anew, every case would be other bytes that say the same. So
+//! what the folder has already, keys and each case by its name, stays as it is; whoever means to change a case takes
+//! it out of its file first. An argument names another folder.
 #![allow(clippy::unwrap_used, reason = "a maker of test data")]
 
 mod book;
@@ -22,6 +23,7 @@ mod world;
 
 use std::path::{Path, PathBuf};
 
+use keys::Keys;
 use world::World;
 
 fn main() {
@@ -29,7 +31,8 @@ fn main() {
     let folder = std::env::args()
         .nth(1)
         .map_or_else(committed, PathBuf::from);
-    let world = World::new(pki::make());
+    let keys = book::read(&folder, "keys").map_or_else(pki::make, Keys);
+    let world = World::new(keys);
     book::write(&folder, "keys", &world.keys.0);
     sealed::certificates(&world).write(&folder);
     sealed::segments(&world).write(&folder);

@@ -168,6 +168,10 @@ fn archive_hop(w: &World) -> Vec<(&'static str, Message)> {
             "refused, store failed",
             Message::refused(digest, Reason::StoreFailed, "no space"),
         ),
+        (
+            "refused, version",
+            Message::refused(manifest, Reason::Version, "update this program"),
+        ),
         ("unsupported", Message::Unsupported(32)),
         ("error", Message::error(Code::NotHere, "no such segment")),
     ]

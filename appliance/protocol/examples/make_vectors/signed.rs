@@ -21,6 +21,17 @@ pub(crate) fn with_later_key(payload: &[u8]) -> Vec<u8> {
     encoded(&value)
 }
 
+/// A payload of format version 2, whose members this version cannot read.
+pub(crate) fn of_version_2(payload: &[u8]) -> Vec<u8> {
+    let mut value = parsed(payload);
+    let map = value.as_map_mut().unwrap();
+    map.truncate(3);
+    map[0].1 = Cbor::from(2);
+    map[1].1 = Cbor::from("another form than that of version 1");
+    map[2].1 = Cbor::Array(vec![]);
+    encoded(&value)
+}
+
 /// A payload without one of its map keys.
 fn without_key(payload: &[u8], key: u64) -> Vec<u8> {
     let mut value = parsed(payload);
@@ -158,6 +169,12 @@ pub(crate) fn manifests(w: &World) -> Book<'_> {
         "device",
     );
     b.refuse("a byte follows the payload", "malformed", raw(&trailing));
+    let later = w.evidence_by(manifest::KIND, of_version_2(&payload), "device", "device");
+    b.refuse(
+        "format version 2, in a form of its own",
+        "version",
+        raw(&later),
+    );
     refuse_bodies(w, &mut b, &good);
     b
 }

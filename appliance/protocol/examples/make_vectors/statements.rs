@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::book::{Book, flip, given};
 use crate::keys::to_hex;
-use crate::signed::{next_recording, with_later_key};
+use crate::signed::{next_recording, of_version_2, with_later_key};
 use crate::world::{World, epoch, parsed, some_digest};
 
 /// Key lists, alone and against the one that is known.
@@ -101,6 +101,13 @@ fn refuse_key_lists(w: &World, b: &mut Book<'_>) {
     let mut long = given(&list, &none);
     long["pad_to"] = json!(limits::KEY_LIST_BYTES + 1);
     b.refuse("over the limit", "too-long", long);
+    let later = of_version_2(&to_cbor(&w.list));
+    let later = sign_statement(keylist::KIND, later, &w.keys.signing("root")).unwrap();
+    b.refuse(
+        "format version 2, in a form of its own",
+        "version",
+        given(&later, &none),
+    );
     let mut refuse = |name: &str, reason: &str, change: &dyn Fn(&mut keylist::Body)| {
         b.refuse(name, reason, given(&changed(change), &none));
     };
@@ -267,6 +274,9 @@ fn refuse_receipts(w: &World, b: &mut Book<'_>, good: &[u8]) {
         "version",
         &signed(w, "seoul", |r| r.version = 2),
     );
+    let later = of_version_2(&to_cbor(&w.receipt()));
+    let later = sign_statement(receipt::KIND, later, &w.keys.signing("seoul")).unwrap();
+    refuse("format version 2, in a form of its own", "version", &later);
     refuse(
         "65 segments",
         "invalid",

@@ -211,6 +211,9 @@ pub enum Reason {
     /// The store failed; offered again after a while.
     #[n(6)]
     StoreFailed,
+    /// A format version that this side does not know: it must be updated.
+    #[n(7)]
+    Version,
 }
 
 /// An archive's refusal.

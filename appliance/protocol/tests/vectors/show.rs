@@ -253,5 +253,6 @@ fn reason(r: Reason) -> &'static str {
         Reason::Malformed => "malformed",
         Reason::NotWanted => "not-wanted",
         Reason::StoreFailed => "store-failed",
+        Reason::Version => "version",
     }
 }
