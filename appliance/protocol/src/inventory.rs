@@ -171,6 +171,11 @@ fn check(body: &Body) -> Result<(), InventoryError> {
     if body.held.len() > limits::INVENTORY_PAGE_RECORDINGS {
         return invalid("more recordings on one page than allowed");
     }
+    let held_ascends = body.held.windows(2).all(|w| w[0].number < w[1].number);
+    let mut released = body.released.windows(2);
+    if !held_ascends || !released.all(|w| w[0].range.to < w[1].range.from) {
+        return invalid("recordings held, or ranges of released ones, do not ascend");
+    }
     let lists = body
         .held
         .iter()
@@ -196,6 +201,23 @@ fn check(body: &Body) -> Result<(), InventoryError> {
     Ok(())
 }
 
+/// Whether each list goes on above where the page before left it; within a page that was checked. Ranges of released
+/// recordings may touch, since each has receipts of its own; the others are joined where they do.
+fn ascends_over(pages: &[Page]) -> bool {
+    let (mut held, mut released, mut overwritten) = (None, None, None);
+    pages.iter().map(Page::body).all(|body| {
+        let above = |last: Option<u64>, first: Option<u64>| first.is_none() || last < first;
+        let lost = body.overwritten.first();
+        let ascends = above(held, body.held.first().map(|h| h.number))
+            && above(released, body.released.first().map(|r| r.range.from))
+            && above(overwritten, lost.map(|r| r.from.saturating_sub(1)));
+        held = body.held.last().map(|h| h.number).or(held);
+        released = body.released.last().map(|r| r.range.to).or(released);
+        overwritten = body.overwritten.last().map(|r| r.to).or(overwritten);
+        ascends
+    })
+}
+
 /// Why a recording is not held any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -214,8 +236,8 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Assembles the pages of one inventory, in order, and checks what only the whole shows: that every
-    /// recording number below the next one stands in exactly one list.
+    /// Assembles the pages of one inventory, in order, and checks what only the whole shows: that the lists ascend
+    /// over all pages, and that every recording number below the next one stands in exactly one of them.
     ///
     /// # Errors
     /// [`InventoryError::Invalid`].
@@ -241,6 +263,9 @@ impl Inventory {
                 .all(|(p, i)| p.body.page == i && same(&p.body))
         {
             return invalid("the pages are not those of one inventory");
+        }
+        if !ascends_over(&pages) {
+            return invalid("a list does not ascend over the pages");
         }
         let mut spans: Vec<Range> = Vec::new();
         for body in pages.iter().map(Page::body) {

@@ -5,7 +5,7 @@
 //! chain and count are verified by whoever has the whole recording.
 
 use bytes::Bytes;
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode, decode};
 
 use crate::cose::{self, CoseError, DeviceSigner, from_cbor, to_cbor};
 use crate::identity::Trust;
@@ -86,7 +86,7 @@ pub struct Policy {
 }
 
 /// Why a recording ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode)]
 #[cbor(index_only)]
 pub enum EndReason {
     /// It was stopped; its last segment carries the final flag.
@@ -95,6 +95,18 @@ pub enum EndReason {
     /// Power or process was lost; no segment carries the final flag.
     #[n(1)]
     Interrupted,
+}
+
+/// By hand: what minicbor derives takes an optional member with an unknown variant inside for an absent one, and a
+/// manifest that ends its recording for an unknown reason would be one that does not end it.
+impl<'b, C> Decode<'b, C> for EndReason {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        match d.u32()? {
+            0 => Ok(EndReason::Stopped),
+            1 => Ok(EndReason::Interrupted),
+            _ => Err(decode::Error::message("an unknown reason of an end")),
+        }
+    }
 }
 
 /// The final flag of a manifest.

@@ -560,6 +560,11 @@ def ascending(ranges):
     return joined and all(f <= t for f, t in ranges)
 
 
+def rising(ranges):
+    """Ascending and apart; they may touch."""
+    return all(a[1] < b[0] for a, b in zip(ranges, ranges[1:]))
+
+
 def check_manifest(b):
     seqs = [s[0] for s in b["segments"]]
     digests = [s[2] for s in b["segments"]] + [b["header"][0]]
@@ -589,6 +594,8 @@ def check_page(b):
         and all(to < RECORDING_SEGMENTS for ranges in of_segments for _, to in ranges)
         and len(b["released"]) <= 256
         and all(f <= t for (f, t), _ in b["released"])
+        and rising([[h["number"]] * 2 for h in b["held"]])
+        and rising([r for r, _ in b["released"]])
     )
     need(good, "invalid")
 
@@ -745,6 +752,9 @@ def judge_inventory(case):
     same = ("camera", "number", "pages", "next_recording")
     alike = all(p[f] == pages[0][f] for p in pages for f in same)
     need(alike and [p["page"] for p in pages] == list(range(pages[0]["pages"])), "invalid")
+    whole = {kind: sum((p[kind] for p in pages), []) for kind in ("held", "released", "overwritten")}
+    need(rising([[h["number"]] * 2 for h in whole["held"]]), "invalid")
+    need(rising([r for r, _ in whole["released"]]) and ascending(whole["overwritten"]), "invalid")
     fates = {}
     for page in pages:
         spans = [("held", h["number"], h["number"]) for h in page["held"]]

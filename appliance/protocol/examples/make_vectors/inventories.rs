@@ -138,6 +138,19 @@ pub(crate) fn inventory_pages(w: &World) -> Book<'_> {
     refuse("released backward", "invalid", &|p| {
         p.released[0].range = Range { from: 3, to: 0 }
     });
+    refuse("recordings held that descend", "invalid", &|p| {
+        p.held = vec![held(5, &[], &[]), held(4, &[], &[])]
+    });
+    refuse("one recording held twice", "invalid", &|p| {
+        p.held = vec![held(4, &[], &[]), held(4, &[], &[])]
+    });
+    refuse("released ranges that descend", "invalid", &|p| {
+        let range = |from, to| Released {
+            range: Range { from, to },
+            receipts: some_digest(100),
+        };
+        p.released = vec![range(2, 3), range(0, 1)]
+    });
     refuse("a segment number beyond the limit", "invalid", &|p| {
         p.held = vec![held(4, &[(0, u64::MAX)], &[])]
     });
@@ -160,6 +173,21 @@ pub(crate) fn inventories(w: &World) -> Book<'_> {
         (p.held, p.released) = (vec![], vec![]);
     });
     b.accept("nothing recorded yet", pages(&[empty]));
+    let one_after_another = |page: u32| {
+        signed_page(w, page, |p| {
+            p.next_recording = 4;
+            (p.held, p.overwritten) = (vec![], vec![]);
+            let from = u64::from(page) * 2;
+            p.released = vec![Released {
+                range: Range { from, to: from + 1 },
+                receipts: some_digest(from),
+            }];
+        })
+    };
+    b.accept(
+        "released ranges that touch over pages",
+        pages(&[one_after_another(0), one_after_another(1)]),
+    );
     let mut refuse = |name: &str, list: &[Vec<u8>]| b.refuse(name, "invalid", pages(list));
     refuse("no pages", &[]);
     refuse("a page is missing", std::slice::from_ref(&zero));
@@ -175,6 +203,29 @@ pub(crate) fn inventories(w: &World) -> Book<'_> {
     refuse("a recording number is missing", &[zero.clone(), gap]);
     let twice = signed_page(w, 1, |p| p.overwritten = vec![Range { from: 4, to: 5 }]);
     refuse("a recording stands in two lists", &[zero.clone(), twice]);
+    let of = |page: u32, change: &dyn Fn(&mut inventory::Body)| {
+        signed_page(w, page, |p| {
+            p.next_recording = 4;
+            (p.held, p.released, p.overwritten) = (vec![], vec![], vec![]);
+            change(p);
+        })
+    };
+    let released = |from, to| Released {
+        range: Range { from, to },
+        receipts: some_digest(100),
+    };
+    let late = of(0, &|p| p.held = vec![held(2, &[], &[]), held(3, &[], &[])]);
+    let early = of(1, &|p| p.held = vec![held(0, &[], &[]), held(1, &[], &[])]);
+    refuse("recordings held that descend over pages", &[late, early]);
+    let late = of(0, &|p| p.released = vec![released(2, 3)]);
+    let early = of(1, &|p| p.released = vec![released(0, 1)]);
+    refuse("released ranges that descend over pages", &[late, early]);
+    let late = of(0, &|p| p.overwritten = vec![Range { from: 2, to: 3 }]);
+    let early = of(1, &|p| p.overwritten = vec![Range { from: 0, to: 1 }]);
+    refuse("lost ranges that descend over pages", &[late, early]);
+    let low = of(0, &|p| p.overwritten = vec![Range { from: 0, to: 1 }]);
+    let high = of(1, &|p| p.overwritten = vec![Range { from: 2, to: 3 }]);
+    refuse("lost ranges that touch over pages", &[low, high]);
     let short = signed_page(w, 1, |p| _ = p.held.pop());
     refuse("the last recording is missing", &[zero, short]);
     b

@@ -169,6 +169,25 @@ pub(crate) fn manifests(w: &World) -> Book<'_> {
         "device",
     );
     b.refuse("a byte follows the payload", "malformed", raw(&trailing));
+    let ended = manifest::Body {
+        end: Some(End {
+            segments: 2,
+            reason: EndReason::Stopped,
+        }),
+        ..first.clone()
+    };
+    let ends = [
+        ("ends for an unknown reason", vec![2, 2]),
+        ("ends for an unknown reason, and says more", vec![2, 2, 0]),
+    ];
+    for (name, end) in ends {
+        let mut unknown = parsed(&to_cbor(&ended));
+        let mut members = unknown.as_map_mut().unwrap().iter_mut();
+        let member = members.find(|(key, _)| *key == Cbor::from(11)).unwrap();
+        member.1 = Cbor::Array(end.into_iter().map(Cbor::from).collect());
+        let unknown = w.evidence_by(manifest::KIND, encoded(&unknown), "device", "device");
+        b.refuse(name, "malformed", raw(&unknown));
+    }
     let later = w.evidence_by(manifest::KIND, of_version_2(&payload), "device", "device");
     b.refuse(
         "format version 2, in a form of its own",
