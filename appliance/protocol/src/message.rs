@@ -95,6 +95,27 @@ impl Code {
     pub fn number(self) -> u32 {
         self as u32
     }
+
+    /// What a number means that came from a peer: an unknown one is taken as [`Code::Internal`].
+    #[must_use]
+    pub fn of(number: u64) -> Code {
+        const ALL: [Code; 12] = [
+            Code::Done,
+            Code::Protocol,
+            Code::Identity,
+            Code::Version,
+            Code::Limit,
+            Code::Busy,
+            Code::Shutdown,
+            Code::Idle,
+            Code::Timeout,
+            Code::NotHere,
+            Code::Internal,
+            Code::Refused,
+        ];
+        let known = ALL.into_iter().find(|c| u64::from(c.number()) == number);
+        known.unwrap_or(Code::Internal)
+    }
 }
 
 /// A signed object, unopened.

@@ -22,15 +22,17 @@ use link::refusals::Refusals;
 use link::seams::Seams;
 use link::tasks::Tasks;
 use protocol::ids::Time;
+use protocol::message::Code;
 use tracing::{debug, info, warn};
 
 use crate::alarms::{self, Alarms};
 use crate::commit::Storage;
 use crate::config::Archive;
+use crate::ended::Ended;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::notices::{Inventories, Notices};
-use session::{Ended, Session};
+use session::Session;
 use sites::Sites;
 
 /// First and longest pause before a site is dialled again.
@@ -148,22 +150,17 @@ async fn keep(hop: &Hop, archive: &Archive) {
                 if greeted {
                     answered = hop.seams.clock.instant();
                 }
+                let ended = ended.explained(&peer).await;
                 let (code, text) = ended.close();
                 peer.close(code.number(), &text);
-                pause = first;
-                match ended {
-                    Ended::Moved(peer) => {
-                        info!(site = %archive.site, address = %next, "the session moves to the next endpoint");
-                        at += 1;
-                        beside = Some(peer);
-                        continue;
-                    }
-                    Ended::Fault(why) | Ended::Identity(why) => {
-                        fault(hop, archive, why);
-                        pause = longest;
-                    }
-                    other => info!(site = %archive.site, "session ended: {}", other.close().1),
+                pause = ended.pause(pause, greeted, REDIAL);
+                if let Ended::Moved(peer) = ended {
+                    info!(site = %archive.site, address = %next, "the session moves to the next endpoint");
+                    at += 1;
+                    beside = Some(*peer);
+                    continue;
                 }
+                judge(hop, archive, &ended);
             }
             Err(e) => {
                 debug!(site = %archive.site, %address, "cannot reach the archive: {e}");
@@ -180,7 +177,20 @@ async fn keep(hop: &Hop, archive: &Archive) {
     }
 }
 
-/// A site broke the protocol or is not who it should be.
+/// Whose fault it was that a session ended.
+fn judge(hop: &Hop, archive: &Archive, ended: &Ended) {
+    let text = ended.close().1;
+    match (ended.complaint(), ended.fault()) {
+        (Some(why), _) => fault(hop, archive, why),
+        (None, Some(why)) => fault(hop, archive, why.to_owned()),
+        _ if matches!(ended, Ended::Told(Code::Protocol | Code::Limit, _)) => {
+            warn!(site = %archive.site, "session ended for a fault of ours: {text}");
+        }
+        _ => info!(site = %archive.site, "session ended: {text}"),
+    }
+}
+
+/// A site broke the protocol, is not who it should be, or says that we are not.
 fn fault(hop: &Hop, archive: &Archive, why: String) {
     hop.metrics
         .peer_faults

@@ -47,6 +47,10 @@ pub const PUT_OFF_CAMERAS: usize = 256;
 pub const WORTHWHILE: Duration = Duration::from_secs(5);
 /// First and longest pause before a camera is dialled again.
 pub const REDIAL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Pause before a peer is dialled again that says it is busy.
+pub const BUSY_PEER: Duration = Duration::from_secs(2);
+/// How long a peer that has ended its control stream may take to say why.
+pub const LAST_WORD: Duration = Duration::from_secs(1);
 /// Addresses that discovery may keep a dialler for.
 pub const SIGHTINGS: usize = 256;
 

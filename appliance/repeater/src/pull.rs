@@ -6,7 +6,6 @@
 //! the session that pulls stays while it makes progress, the other is closed as idle.
 
 pub mod dialler;
-pub mod ended;
 pub mod greeting;
 pub mod pace;
 pub mod permits;

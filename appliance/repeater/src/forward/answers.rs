@@ -7,11 +7,12 @@ use protocol::codec;
 use protocol::ids::Digest;
 use protocol::limits::MANIFEST_SEGMENTS;
 use protocol::message::{Busy, Message, Reason, Refused, Want};
-use protocol::receipt::Receipt;
+use protocol::receipt::{Receipt, ReceiptError};
 use spool::{ReceiptOutcome, Spool};
 use tracing::{debug, warn};
 
-use super::session::{Ended, Offered, Session};
+use super::session::{Offered, Session};
+use crate::ended::Ended;
 use crate::{alarms, limits};
 
 /// A receipt taken is in the ledger after so long; where it is not, what it names is offered again.
@@ -20,8 +21,8 @@ const RECEIPT_SETTLES: Duration = Duration::from_secs(2);
 impl Session<'_> {
     /// Applies one message of the site; none: it has ended the session.
     pub(super) async fn said(&mut self, frame: Option<Bytes>) -> Result<(), Ended> {
-        let frame = frame.ok_or_else(|| Ended::Broken("the site ended the session".into()))?;
-        let message = codec::decode(&frame).map_err(|e| Ended::Fault(e.to_string()))?;
+        let frame = frame.ok_or(Ended::Left("the site ended the session"))?;
+        let message = codec::decode(&frame)?;
         self.said = self.hop.seams.clock.instant();
         if self.doubted {
             self.answered();
@@ -85,6 +86,9 @@ impl Session<'_> {
         let receipt = match Receipt::verify(bytes, &keys) {
             Ok(receipt) if receipt.body().site == *self.site => receipt,
             Ok(_) => return Err(Ended::Identity("a receipt in another site's name".into())),
+            Err(e @ ReceiptError::Version(_)) => {
+                return Err(Ended::Version(format!("a receipt: {e}")));
+            }
             Err(e) => return Err(Ended::Fault(format!("a receipt that does not verify: {e}"))),
         };
         self.hop

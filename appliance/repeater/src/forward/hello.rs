@@ -14,8 +14,8 @@ use spool::Contact;
 use tracing::{info, warn};
 
 use super::Hop;
-use super::session::Ended;
 use crate::alarms;
+use crate::ended::Ended;
 use crate::pull::greeting::SOFTWARE;
 
 /// How long a hello may take.
@@ -48,9 +48,8 @@ pub async fn greet(
     send.send(&codec::encode_body(&hello).map_err(|e| Ended::Broken(e.to_string()))?)
         .await?;
     let frame = tokio::time::timeout(HELLO, recv.recv()).await;
-    let frame = frame.map_err(|_| Ended::Broken("no hello within 5 s".into()))??;
-    let frame =
-        frame.ok_or_else(|| Ended::Broken("the site ended the session before its hello".into()))?;
+    let frame = frame.map_err(|_| Ended::Slow("no hello within 5 s".into()))??;
+    let frame = frame.ok_or(Ended::Left("the site ended the session before its hello"))?;
     match codec::decode(&frame) {
         Ok(Message::ArchiveHello(hello)) => take(hop, site, peer, hello).await?,
         Ok(Message::Error(e)) => return Err(Ended::Broken(format!("the site says: {}", e.text))),
@@ -60,14 +59,14 @@ pub async fn greet(
                 other.number()
             )));
         }
-        Err(e) => return Err(Ended::Fault(e.to_string())),
+        Err(e) => return Err(e.into()),
     }
     Ok((send, recv))
 }
 
 async fn take(hop: &Hop, site: &SiteId, peer: &Peer, hello: ArchiveHello) -> Result<(), Ended> {
     if common_version(&hello.versions).is_none() {
-        return Err(Ended::Fault(format!(
+        return Err(Ended::Version(format!(
             "speaks versions {:?}, none of {VERSIONS:?}",
             hello.versions
         )));

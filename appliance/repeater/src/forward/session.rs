@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use link::frame::{ControlRecv, ControlSend, FrameError};
+use link::frame::{ControlRecv, ControlSend};
 use link::quic::{LinkError, Peer};
 use link::tasks::Tasks;
 use protocol::codec;
 use protocol::ids::{Digest, SiteId};
 use protocol::manifest::Class;
-use protocol::message::{Code, Message};
+use protocol::message::Message;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
@@ -25,55 +25,8 @@ use tracing::{debug, warn};
 use super::Hop;
 use super::hello;
 use super::put::{Means, Outcome};
-use crate::commit::StorageError;
+use crate::ended::Ended;
 use crate::{alarms, limits};
-
-/// How a session ended.
-#[derive(Debug)]
-pub enum Ended {
-    /// The site or the network ended it.
-    Broken(String),
-    /// The next endpoint answers.
-    Moved(Peer),
-    /// This program is stopping.
-    Stopped,
-    /// The site broke the protocol, or signed what does not verify.
-    Fault(String),
-    /// The site is not, or speaks for another than, the one that was dialled.
-    Identity(String),
-}
-
-impl Ended {
-    /// What the site is told.
-    #[must_use]
-    pub fn close(&self) -> (Code, String) {
-        match self {
-            Ended::Broken(why) => (Code::Done, why.clone()),
-            Ended::Moved(_) => (Code::Timeout, "silent; another endpoint answers".into()),
-            Ended::Stopped => (Code::Shutdown, "stopping".into()),
-            Ended::Fault(why) => (Code::Protocol, why.clone()),
-            Ended::Identity(why) => (Code::Identity, why.clone()),
-        }
-    }
-}
-
-impl From<StorageError> for Ended {
-    fn from(e: StorageError) -> Self {
-        match e {
-            StorageError::Gone => Ended::Stopped,
-            other => Ended::Broken(other.to_string()),
-        }
-    }
-}
-
-impl From<FrameError> for Ended {
-    fn from(e: FrameError) -> Self {
-        match e {
-            FrameError::TooLong { .. } | FrameError::Truncated => Ended::Fault(e.to_string()),
-            other => Ended::Broken(other.to_string()),
-        }
-    }
-}
 
 /// An offer that waits for its answer.
 #[derive(Debug)]
@@ -213,7 +166,7 @@ impl Session<'_> {
                 answer = async { self.beside.as_mut().expect("guarded").await }, if self.beside.is_some() => {
                     self.beside = None;
                     if let Ok(Ok(peer)) = answer {
-                        return Err(Ended::Moved(peer));
+                        return Err(Ended::Moved(Box::new(peer)));
                     }
                 }
                 () = self.bell.notified() => {}

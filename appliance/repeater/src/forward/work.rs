@@ -9,7 +9,8 @@ use protocol::message::Message;
 use spool::{OfferTask, PutTask, Spool};
 
 use super::put;
-use super::session::{Asked, Ended, Session, UnderWay};
+use super::session::{Asked, Session, UnderWay};
+use crate::ended::Ended;
 use crate::limits;
 
 /// A manifest is offered by name, for what is put of it, at most so often.

@@ -14,11 +14,11 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::Hop;
-use super::ended::Ended;
 use super::progress::Progress;
 use super::session::{Path, Session};
 use super::troubles::Troubles;
 use crate::discover::{Sighting, Sightings, Source};
+use crate::ended::Ended;
 use crate::limits;
 use crate::metrics::gauge_value;
 
@@ -134,12 +134,15 @@ enum Tried {
 fn pause_after(before: Duration, tried: &Tried) -> Duration {
     let (first, longest) = limits::REDIAL;
     match tried {
+        Tried::Nothing => (before * 2).clamp(first, longest),
         Tried::Session {
-            ended: Ended::Fault(_) | Ended::Identity(_) | Ended::Elsewhere,
-            ..
-        } => longest,
-        Tried::Session { lasted, moved, .. } if *moved || *lasted > limits::WORTHWHILE => first,
-        _ => (before * 2).clamp(first, longest),
+            ended,
+            lasted,
+            moved,
+        } => {
+            let worthwhile = *moved || *lasted > limits::WORTHWHILE;
+            ended.pause(before, worthwhile, limits::REDIAL)
+        }
     }
 }
 
@@ -203,16 +206,23 @@ async fn hold(
         // Revocation ends sessions; what is Held of this camera stays in custody.
         error = peer.until_refused(&hop.keyring, &hop.refusals) => Ended::Identity(error.to_string()),
     };
+    let ended = ended.explained(&peer).await;
     hop.roster.leave(address);
     show_count(hop);
     let (code, text) = ended.close();
     peer.close(code.number(), &text);
+    if let Some(why) = ended.complaint() {
+        hop.accuse(&address.to_string(), why);
+    }
     match &ended {
-        Ended::Fault(why) | Ended::Identity(why) => {
-            hop.metrics.peer_faults.with_label_values(&["camera"]).inc();
-            warn!(%address, "session ended: {why}");
+        Ended::Told(Code::Protocol | Code::Limit, _) => {
+            warn!(%address, "session ended for a fault of ours: {text}");
         }
-        other => info!(%address, "session ended: {}", other.close().1),
+        _ if ended.fault().is_some() => {
+            hop.metrics.peer_faults.with_label_values(&["camera"]).inc();
+            warn!(%address, "session ended: {text}");
+        }
+        _ => info!(%address, "session ended: {text}"),
     }
     Tried::Session {
         ended,

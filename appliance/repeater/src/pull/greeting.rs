@@ -14,7 +14,7 @@ use protocol::message::{CameraHello, Message, RepeaterHello, VERSIONS, common_ve
 use tracing::debug;
 
 use super::Hop;
-use super::ended::Ended;
+use crate::ended::Ended;
 
 /// How long a hello may take.
 const HELLO: Duration = Duration::from_secs(5);
@@ -51,9 +51,8 @@ pub async fn greet(hop: &Hop, peer: &Peer) -> Result<Greeted, Ended> {
     let hello = codec::encode_body(&hello).map_err(|e| Ended::Broken(e.to_string()))?;
     send.send(&hello).await?;
     let frame = tokio::time::timeout(HELLO, recv.recv()).await;
-    let frame = frame.map_err(|_| Ended::Broken("no hello within 5 s".into()))??;
-    let frame = frame
-        .ok_or_else(|| Ended::Broken("the camera ended the session before its hello".into()))?;
+    let frame = frame.map_err(|_| Ended::Slow("no hello within 5 s".into()))??;
+    let frame = frame.ok_or(Ended::Left("the camera ended the session before its hello"))?;
     match codec::decode(&frame) {
         Ok(Message::CameraHello(hello)) => {
             let camera = prove(hop, peer, &hello)?;
@@ -69,13 +68,13 @@ pub async fn greet(hop: &Hop, peer: &Peer) -> Result<Greeted, Ended> {
             "message {} instead of a hello",
             other.number()
         ))),
-        Err(e) => Err(Ended::Fault(e.to_string())),
+        Err(e) => Err(e.into()),
     }
 }
 
 fn prove(hop: &Hop, peer: &Peer, hello: &CameraHello) -> Result<CameraId, Ended> {
     if common_version(&hello.versions).is_none() {
-        return Err(Ended::Fault(format!(
+        return Err(Ended::Version(format!(
             "speaks versions {:?}, none of {VERSIONS:?}",
             hello.versions
         )));

@@ -19,7 +19,7 @@ use link::quic::Peer;
 use link::tasks::Tasks;
 use protocol::codec;
 use protocol::ids::{CameraId, Digest, RecordingId};
-use protocol::inventory::{Inventory, Page};
+use protocol::inventory::{Inventory, InventoryError, Page};
 use protocol::manifest::Manifest;
 use protocol::message::{Message, WantManifests};
 use spool::{Admission, Contact, PullTask};
@@ -28,12 +28,12 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use super::Hop;
-use super::ended::Ended;
 use super::greeting::{Greeted, greet};
 use super::permits::Joined;
 use super::progress::Progress;
 use super::transfer::{Means, Outcome};
 use super::troubles::Troubles;
+use crate::ended::Ended;
 use crate::notices::Notices;
 use crate::{limits, release};
 
@@ -113,8 +113,8 @@ impl Session<'_> {
             Ok(greeted) => greeted,
             Err(ended) => {
                 // Nobody is known by name here: whoever answers at this address is at fault.
-                if let Ended::Fault(why) | Ended::Identity(why) = &ended {
-                    hop.accuse(&at, why.clone());
+                if let Some(why) = ended.fault() {
+                    hop.accuse(&at, why.to_owned());
                 }
                 return ended;
             }
@@ -135,8 +135,8 @@ impl Session<'_> {
             () = hop.tasks.cancelled() => Ended::Stopped,
         };
         let subject = camera.serial.to_string();
-        match &ended {
-            Ended::Fault(why) | Ended::Identity(why) => hop.accuse(&subject, why.clone()),
+        match ended.fault() {
+            Some(why) => hop.accuse(&subject, why.to_owned()),
             _ if bad_manifest.load(Ordering::Relaxed) => {}
             _ => hop.acquit(&subject),
         }
@@ -212,7 +212,7 @@ impl Session<'_> {
             tokio::select! {
                 frame = control.recv() => match frame? {
                     Some(frame) => self.heard(frame).await?,
-                    None => return Err(Ended::Broken("the camera ended the session".into())),
+                    None => return Err(Ended::Left("the camera ended the session")),
                 },
                 Some(pull) = self.pulls.next(), if !self.pulls.is_empty() => match pull {
                     Ok((task, outcome)) => self.pulled(&task, outcome)?,
@@ -226,7 +226,7 @@ impl Session<'_> {
 
     /// Applies one message of the camera.
     async fn heard(&mut self, frame: Bytes) -> Result<(), Ended> {
-        let message = codec::decode(&frame).map_err(|e| Ended::Fault(e.to_string()))?;
+        let message = codec::decode(&frame)?;
         match message {
             Message::Inventory(bytes) => self.inventory_page(bytes).await,
             Message::Manifest(bytes) => self.manifest(bytes).await,
@@ -252,8 +252,10 @@ impl Session<'_> {
 
     async fn inventory_page(&mut self, bytes: Bytes) -> Result<(), Ended> {
         let trust = self.hop.keyring.current().trust.clone();
-        let page =
-            Page::verify(bytes, &trust).map_err(|e| Ended::Fault(format!("inventory: {e}")))?;
+        let page = Page::verify(bytes, &trust).map_err(|e| match e {
+            InventoryError::Version(_) => Ended::Version(format!("inventory: {e}")),
+            e => Ended::Fault(format!("inventory: {e}")),
+        })?;
         let body = page.body();
         if body.camera != self.camera {
             return Err(Ended::Identity("an inventory of another camera".into()));

@@ -40,6 +40,18 @@ pub enum Outcome {
     Fault(String),
 }
 
+impl Outcome {
+    /// What the camera is told of a stream that is not read to its end.
+    fn code(&self) -> Code {
+        match self {
+            Outcome::Judged(_) | Outcome::Denied(_) => Code::Done,
+            Outcome::NotNow(_) => Code::Busy,
+            Outcome::Broken(_) => Code::Timeout,
+            Outcome::Fault(_) => Code::Protocol,
+        }
+    }
+}
+
 /// What a pull needs of its session.
 #[derive(Clone, Debug)]
 pub struct Means {
@@ -99,7 +111,7 @@ async fn stream(means: &Means, digest: Digest, slot: Slot) -> Outcome {
             Err(e) => Outcome::NotNow(e),
         },
         Err(outcome) => {
-            let _ = recv.stop(VarInt::from_u32(Code::Busy.number()));
+            let _ = recv.stop(VarInt::from_u32(outcome.code().number()));
             outcome
         }
     }

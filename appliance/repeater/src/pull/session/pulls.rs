@@ -15,8 +15,8 @@ use tracing::{debug, warn};
 
 use super::Session;
 use crate::commit::{Pulled, StorageError};
+use crate::ended::Ended;
 use crate::limits;
-use crate::pull::ended::Ended;
 use crate::pull::transfer::{self, Outcome};
 
 impl Session<'_> {
