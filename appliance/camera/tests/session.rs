@@ -292,7 +292,7 @@ fn a_revoked_repeater_loses_its_session_and_gets_no_other() {
             .agency
             .revoke(&trial.agency.path("repeaters/station-1/chain.pem"))
             .unwrap();
-        trial.agency.write_crls().unwrap();
+        trial.agency.write_crl().unwrap();
         assert_eq!(repeater.closed().await, code(Code::Identity));
         let (_dialer, peer) = dial(&trial, served.address, "repeaters/station-1").await;
         let closed = tokio::time::timeout(Duration::from_secs(10), peer.connection.closed()).await;

@@ -2,11 +2,12 @@
 //!
 //! `agency trial DIR` makes everything that a test or demonstration needs by one command. A real agency keeps
 //! `root/` offline and uses `csr`, `sign`, `revoke` and `key-list`: whoever holds a private key makes it where it
-//! stays, and only the request travels.
+//! stays, and only the request travels. Only `key-list` and `revoke --ca` need the root's key.
 //!
 //! The folder:
 //! ```text
-//! root/{root.pem,root.key}  ca/{ca.pem,ca.key,crl.pem,revoked}  trust.pem  crl.pem  root.pub  key-list.cose
+//! root/{root.pem,root.key,revoked}  ca/{ca.pem,ca.key,crl.pem,revoked}
+//! trust.pem  crl.pem  root-crl.pem  root.pub  key-list.cose
 //! repeaters/<station>-<n>/{chain.pem,key.pem}
 //! archives/<site>/{chain.pem,key.pem,receipt.key,receipt.pub}
 //! cameras/<serial>/{link.pem,link.key,device.pem,device.key}

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use link::credentials::{CredentialFiles, Credentials, load_trust};
-use protocol::identity::Role;
+use link::credentials::{CredentialFiles, Credentials, load_chain, load_trust};
+use protocol::identity::{Revocation, Role, Usage, When, verify_chain};
 use protocol::keylist::{KeyList, State};
 
 fn agency(args: &[&str]) -> Output {
@@ -33,6 +33,7 @@ fn failed(args: &[&str], code: i32) -> String {
 }
 
 fn trial(dir: &Path) -> String {
+    std::fs::create_dir_all(dir).unwrap();
     let folder = dir.join("trial").display().to_string();
     done(&[
         "trial",
@@ -78,6 +79,8 @@ fn a_trial_agency_has_every_file_and_only_keys_are_secret() {
     let mut expected = vec![
         "root/root.pem",
         "root/root.key",
+        "root/revoked",
+        "root-crl.pem",
         "ca/ca.pem",
         "ca/ca.key",
         "ca/crl.pem",
@@ -211,6 +214,80 @@ fn a_repeater_makes_its_own_key_and_the_agency_signs_the_request() {
         64,
     );
     failed(&["show", &path("nothing.pem")], 66);
+}
+
+/// Whether a party still takes the repeater's chain, under the lists that are handed out.
+fn is_taken(folder: &str) -> Result<(), String> {
+    let path = |name: &str| PathBuf::from(folder).join(name);
+    let trust = load_trust(&path("trust.pem"), Some(&path("crl.pem"))).unwrap();
+    let chain = load_chain(&path("repeaters/gangnam-1/chain.pem")).unwrap();
+    let judged = verify_chain(
+        &chain,
+        &trust,
+        When::Undated,
+        Usage::Client,
+        Revocation::Check,
+    );
+    judged.map(|_| ()).map_err(|e| e.reason().to_owned())
+}
+
+#[test]
+fn a_leaf_is_revoked_without_the_roots_key_and_a_ca_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = trial(dir.path());
+    let path = |name: &str| PathBuf::from(&folder).join(name);
+    let (repeater, site) = (
+        path("repeaters/gangnam-1/chain.pem").display().to_string(),
+        path("archives/east/chain.pem").display().to_string(),
+    );
+    let (root, safe) = (path("root"), dir.path().join("safe"));
+    std::fs::rename(&root, &safe).unwrap();
+    done(&["revoke", &folder, &site]);
+    done(&["revoke", &folder]);
+    is_taken(&folder).unwrap();
+    failed(&["revoke", &folder, &site, "--ca"], 66);
+    is_taken(&folder).unwrap();
+    done(&["revoke", &folder, &repeater]);
+    assert_eq!(is_taken(&folder).unwrap_err(), "revoked");
+
+    // Another agency's CA is not this root's to revoke.
+    std::fs::rename(&safe, &root).unwrap();
+    let other = trial(&dir.path().join("other"));
+    failed(
+        &[
+            "revoke",
+            &folder,
+            &format!("{other}/repeaters/gangnam-1/chain.pem"),
+            "--ca",
+        ],
+        65,
+    );
+    is_taken(&other).unwrap();
+    done(&["revoke", &other, "--ca"]);
+    is_taken(&other).unwrap();
+    let chain = format!("{other}/archives/east/chain.pem");
+    assert!(done(&["revoke", &other, &chain, "--ca"]).contains("all that it issued"));
+    assert_eq!(is_taken(&other).unwrap_err(), "revoked");
+    done(&["revoke", &other]);
+    assert_eq!(is_taken(&other).unwrap_err(), "revoked");
+}
+
+#[test]
+fn lists_of_two_agencies_side_by_side_do_not_hide_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (
+        trial(&dir.path().join("one")),
+        trial(&dir.path().join("two")),
+    );
+    let read =
+        |folder: &str, name: &str| std::fs::read_to_string(Path::new(folder).join(name)).unwrap();
+    for name in ["trust.pem", "crl.pem"] {
+        let both = read(&one, name) + &read(&two, name);
+        std::fs::write(Path::new(&one).join(name), &both).unwrap();
+        std::fs::write(Path::new(&two).join(name), both).unwrap();
+    }
+    is_taken(&one).unwrap();
+    is_taken(&two).unwrap();
 }
 
 #[test]

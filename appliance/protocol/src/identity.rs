@@ -204,7 +204,8 @@ struct TrustInner {
 }
 
 impl Trust {
-    /// Roots and, optionally, revocation lists, as PEM (any number of each, at least one root).
+    /// Roots and, optionally, revocation lists, as PEM (any number of each, at least one root). Of several lists of one
+    /// issuer the newest counts.
     ///
     /// # Errors
     /// [`IdentityError::Malformed`] for PEM or DER that does not parse, [`IdentityError::Algorithm`] for a root
@@ -245,15 +246,11 @@ impl Trust {
                 .map_err(|_| IdentityError::Malformed("root certificate"))?;
             inner.keys.push(p256_key(&leaf)?);
         }
-        for crl in crls {
-            let bad = || IdentityError::Malformed("revocation list");
-            let next = der::crl_next_update(crl).ok_or_else(bad)?;
+        for (crl, fields) in newest_lists(crls)? {
+            let next = fields.next_update;
             inner.crl_next_update = Some(inner.crl_next_update.map_or(next, |t| t.min(next)));
-            inner.crls.push(
-                OwnedCertRevocationList::from_der(crl)
-                    .map_err(|_| bad())?
-                    .into(),
-            );
+            let owned = OwnedCertRevocationList::from_der(crl);
+            inner.crls.push(owned.map_err(|_| BAD_LIST)?.into());
         }
         Ok(Trust(Arc::new(inner)))
     }
@@ -273,6 +270,25 @@ impl Trust {
     pub fn crl_is_stale(&self, now: Time) -> bool {
         self.0.crl_next_update.is_some_and(|next| next < now)
     }
+}
+
+const BAD_LIST: IdentityError = IdentityError::Malformed("revocation list");
+
+/// The newest list of each issuer, of several made in one second the last: webpki takes the first that bears the
+/// issuer's name, and an older one knows less.
+fn newest_lists<'a>(
+    crls: &'a [CertificateRevocationListDer<'_>],
+) -> Result<Vec<(&'a [u8], der::ListFields<'a>)>, IdentityError> {
+    let mut newest: Vec<(&[u8], der::ListFields<'_>)> = vec![];
+    for crl in crls {
+        let fields = der::list_fields(crl).ok_or(BAD_LIST)?;
+        match newest.iter_mut().find(|(_, f)| f.issuer == fields.issuer) {
+            Some(known) if known.1.this_update > fields.this_update => {}
+            Some(known) => *known = (crl, fields),
+            None => newest.push((crl, fields)),
+        }
+    }
+    Ok(newest)
 }
 
 /// The time at which certificates must be valid.
@@ -366,6 +382,16 @@ pub fn verify_chain(
         not_before: fields.not_before,
         not_after: fields.not_after,
     })
+}
+
+/// The serial number of a certificate, as in revocation lists (big-endian).
+///
+/// # Errors
+/// [`IdentityError::Malformed`].
+pub fn serial_number(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, IdentityError> {
+    let parsed = EndEntityCert::try_from(certificate);
+    let parsed = parsed.map_err(|_| IdentityError::Malformed("certificate"))?;
+    Ok(parsed.serial().to_vec())
 }
 
 /// What an unverified certificate claims to be: for the log line that says why it is refused.

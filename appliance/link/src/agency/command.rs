@@ -1,7 +1,7 @@
 //! The program `agency`: arguments in, one line out, sysexits codes.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -69,12 +69,15 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Revoke a certificate and write the revocation lists anew.
+    /// Revoke a certificate and write its issuer's revocation list anew: with the CA's key, or for a CA the root's.
     Revoke {
         /// The agency's folder.
         dir: PathBuf,
-        /// The chain whose first certificate is revoked; without it the lists are only renewed.
+        /// The chain whose first certificate is revoked; without it the list is only renewed.
         chain: Option<PathBuf>,
+        /// Revoke the CA that issued it, and with it all that it issued; the root's list is written.
+        #[arg(long)]
+        ca: bool,
     },
     /// Sign the next version of the key list.
     KeyList(KeyListArguments),
@@ -203,22 +206,10 @@ fn run(command: Command) -> Result<String, AgencyError> {
             write_public(&out, chain)?;
             Ok(format!("chain in {}\n", out.display()))
         }
-        Command::Revoke {
-            dir,
-            chain: Some(chain),
-        } => {
-            let identity = open(&dir).revoke(&chain)?;
-            Ok(format!(
-                "revoked {identity}; hand out {}\n",
-                dir.join("crl.pem").display()
-            ))
-        }
-        Command::Revoke { dir, chain: None } => {
-            open(&dir).write_crls()?;
-            Ok(format!(
-                "renewed; hand out {}\n",
-                dir.join("crl.pem").display()
-            ))
+        Command::Revoke { dir, chain, ca } => {
+            let done = revoke(&open(&dir), chain.as_deref(), ca)?;
+            let crl = dir.join("crl.pem");
+            Ok(format!("{done}; hand out {}\n", crl.display()))
         }
         Command::KeyList(arguments) => {
             let agency = open(&arguments.dir);
@@ -230,6 +221,20 @@ fn run(command: Command) -> Result<String, AgencyError> {
             ))
         }
         Command::Show { file, trust } => show(&file, trust.as_deref(), clock.now()),
+    }
+}
+
+fn revoke(agency: &Agency, chain: Option<&Path>, ca: bool) -> Result<String, AgencyError> {
+    match (chain, ca) {
+        (Some(chain), false) => Ok(format!("revoked {}", agency.revoke(chain)?)),
+        (Some(chain), true) => {
+            agency.revoke_ca(chain)?;
+            Ok("revoked the CA and all that it issued".into())
+        }
+        (None, false) => agency.write_crl().map(|()| "renewed".into()),
+        (None, true) => agency
+            .write_root_crl()
+            .map(|()| "renewed the root's".into()),
     }
 }
 

@@ -4,22 +4,27 @@
 //! backdated further, so that a leaf never begins before its issuer. A leaf's use follows from its role, never
 //! from what a request asks for. Link certificates of cameras name no serial and no station.
 //!
-//! Revocation lists are two: the CA's over leaves, the root's over CAs. `crl.pem` holds both, since a party that
-//! checks revocation wants the list of every issuer of the path.
+//! Revocation lists are two: the CA's over leaves, the root's over CAs. Each is signed by its own issuer's key and
+//! no other, so that a leaf is revoked while the root stays offline. `crl.pem` holds both, since a party that checks
+//! revocation wants the list of every issuer of the path. Issuers are told apart by name, which holds the start of
+//! their key's id: a list is found by its issuer's name.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::identity::{
-    EVIDENCE_USAGE, Identity, Revocation, Role, Trust, Usage, When, verify_chain,
+    EVIDENCE_USAGE, Identity, Revocation, Role, Trust, Usage, Verified, When, serial_number,
+    verify_chain,
 };
 use protocol::ids::{Serial, SiteId, Time};
+use protocol::suite::PublicKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams,
     CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
     KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SanType, SerialNumber,
     date_time_ymd,
 };
+use rustls_pki_types::CertificateDer;
 
 use super::AgencyError;
 use super::files::{self, make_folder, read_text, write_public, write_public_key, write_secret};
@@ -38,6 +43,34 @@ const CA_DAYS: u64 = 10 * 365;
 const ROOT_DAYS: u64 = 25 * 365;
 /// When the next revocation list is due; a party past that date goes on with the list, and alarms.
 const CRL_DAYS: u64 = 30;
+
+/// An issuer's revocation list, as files of the folder.
+struct List {
+    /// What is revoked.
+    revoked: &'static str,
+    /// The signed list.
+    signed: &'static str,
+    cert: &'static str,
+    key: &'static str,
+    days: u64,
+}
+
+/// Over leaves.
+const CA_LIST: List = List {
+    revoked: "ca/revoked",
+    signed: "ca/crl.pem",
+    cert: "ca/ca.pem",
+    key: "ca/ca.key",
+    days: CRL_DAYS,
+};
+/// Over CAs. The signed list lies outside the root's folder, which is offline.
+const ROOT_LIST: List = List {
+    revoked: "root/revoked",
+    signed: "root-crl.pem",
+    cert: "root/root.pem",
+    key: "root/root.key",
+    days: CA_DAYS,
+};
 
 /// The certificate library's date: a macro, because its type belongs to a crate that is not ours to name.
 macro_rules! date {
@@ -93,13 +126,12 @@ impl Agency {
             make_folder(&dir.join(part))?;
         }
         let root_key = KeyPair::generate()?;
-        let root = agency
-            .issuer_params("root", ROOT_DAYS)
-            .self_signed(&root_key)?;
+        let root_params = agency.issuer_params(&name("root", &root_key)?, ROOT_DAYS);
+        let root = root_params.self_signed(&root_key)?;
         let ca_key = KeyPair::generate()?;
-        let root_issuer = Issuer::new(agency.issuer_params("root", ROOT_DAYS), &root_key);
+        let root_issuer = Issuer::new(root_params, &root_key);
         let ca = agency
-            .issuer_params("issuing CA", CA_DAYS)
+            .issuer_params(&name("issuing CA", &ca_key)?, CA_DAYS)
             .signed_by(&ca_key, &root_issuer)?;
         write_secret(&agency.path("root/root.key"), &root_key)?;
         write_secret(&agency.path("ca/ca.key"), &ca_key)?;
@@ -108,7 +140,9 @@ impl Agency {
         write_public(&agency.path("trust.pem"), root.pem())?;
         write_public_key(&agency.path("root.pub"), &root_key)?;
         write_public(&agency.path("ca/revoked"), "")?;
-        agency.write_crls()?;
+        write_public(&agency.path("root/revoked"), "")?;
+        agency.write_list(&ROOT_LIST)?;
+        agency.write_crl()?;
         Ok(agency)
     }
 
@@ -233,37 +267,84 @@ impl Agency {
         write_public(&folder.join(chain), self.issue(identity, &key)?)
     }
 
-    /// Revokes the first certificate of a chain file, and writes the lists anew.
+    /// Revokes the first certificate of a chain file, and writes the CA's list anew. Needs the CA's key.
     ///
     /// # Errors
     /// Any [`AgencyError`].
     pub fn revoke(&self, chain: &Path) -> Result<Identity, AgencyError> {
+        let (_, verified) = self.verified(chain)?;
+        let what = verified.identity.to_string();
+        self.note(&CA_LIST, &verified.serial_number, &what)?;
+        self.write_crl()?;
+        Ok(verified.identity)
+    }
+
+    /// Revokes the CA that issued the first certificate of a chain file, and with it all that it issued; writes the
+    /// root's list anew. Needs the root's key.
+    ///
+    /// # Errors
+    /// Any [`AgencyError`].
+    pub fn revoke_ca(&self, chain: &Path) -> Result<(), AgencyError> {
+        let (parsed, _) = self.verified(chain)?;
+        let [_, ca] = parsed.as_slice() else {
+            let what = "give a chain of two: a certificate and the CA that issued it";
+            return Err(AgencyError::content(chain, what));
+        };
+        self.note(&ROOT_LIST, &serial_number(ca)?, "issuing-CA")?;
+        self.write_root_crl()
+    }
+
+    fn verified(
+        &self,
+        chain: &Path,
+    ) -> Result<(Vec<CertificateDer<'static>>, Verified), AgencyError> {
         let parsed = load_chain(chain)?;
-        let trust = self.trust()?;
+        let trust = load_trust(&self.path("trust.pem"), None)?;
         let verify = |u| verify_chain(&parsed, &trust, When::Undated, u, Revocation::Ignore);
         let verified = verify(Usage::Client)
             .or_else(|_| verify(Usage::Server))
             .or_else(|_| verify(Usage::Evidence))?;
-        let serial: String = verified
-            .serial_number
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        let mut revoked = read_text(&self.path("ca/revoked"))?;
-        if !revoked.lines().any(|line| line.starts_with(&serial)) {
-            revoked += &format!("{serial} {} {}\n", self.clock.now().0, verified.identity);
-            write_public(&self.path("ca/revoked"), revoked)?;
-        }
-        self.write_crls()?;
-        Ok(verified.identity)
+        Ok((parsed, verified))
     }
 
-    /// Writes both revocation lists with today's date.
+    /// Notes a serial number as revoked, once.
+    fn note(&self, list: &List, serial: &[u8], what: &str) -> Result<(), AgencyError> {
+        let path = self.path(list.revoked);
+        let serial: String = serial.iter().map(|b| format!("{b:02x}")).collect();
+        let mut revoked = read_text(&path)?;
+        if !revoked.lines().any(|line| line.starts_with(&serial)) {
+            revoked += &format!("{serial} {} {what}\n", self.clock.now().0);
+            write_public(&path, revoked)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the CA's revocation list with today's date. Needs the CA's key.
     ///
     /// # Errors
     /// Any [`AgencyError`].
-    pub fn write_crls(&self) -> Result<(), AgencyError> {
-        let path = self.path("ca/revoked");
+    pub fn write_crl(&self) -> Result<(), AgencyError> {
+        self.write_list(&CA_LIST)?;
+        self.join_crls()
+    }
+
+    /// Writes the root's revocation list, over CAs, with today's date. Needs the root's key.
+    ///
+    /// # Errors
+    /// Any [`AgencyError`].
+    pub fn write_root_crl(&self) -> Result<(), AgencyError> {
+        self.write_list(&ROOT_LIST)?;
+        self.join_crls()
+    }
+
+    /// What is handed out: both lists.
+    fn join_crls(&self) -> Result<(), AgencyError> {
+        let list = |list: &List| read_text(&self.path(list.signed));
+        write_public(&self.path("crl.pem"), list(&CA_LIST)? + &list(&ROOT_LIST)?)
+    }
+
+    fn write_list(&self, list: &List) -> Result<(), AgencyError> {
+        let path = self.path(list.revoked);
         let mut revoked = vec![];
         for line in read_text(&path)?.lines() {
             let mut words = line.split(' ');
@@ -279,10 +360,8 @@ impl Agency {
                 }
             }
         }
-        let of_ca = self.crl(revoked, "ca/ca.pem", "ca/ca.key", CRL_DAYS)?;
-        let of_root = self.crl(vec![], "root/root.pem", "root/root.key", CA_DAYS)?;
-        write_public(&self.path("ca/crl.pem"), &of_ca)?;
-        write_public(&self.path("crl.pem"), of_ca + &of_root)
+        let signed = self.crl(revoked, list.cert, list.key, list.days)?;
+        write_public(&self.path(list.signed), signed)
     }
 
     fn crl(
@@ -361,6 +440,14 @@ pub fn request(identity: &Identity, key: &KeyPair) -> Result<String, AgencyError
     Ok(params.serialize_request(key)?.pem()?)
 }
 
+/// An issuer's name: what it is, and the start of its key's id.
+fn name(what: &str, key: &KeyPair) -> Result<String, AgencyError> {
+    let public = PublicKey::from_sec1(key.public_key_raw())
+        .map_err(|e| AgencyError::Request(format!("the key just made does not serve: {e}")))?;
+    let id = public.id().to_string();
+    Ok(format!("{what} {}", id.get(..8).unwrap_or(&id)))
+}
+
 fn usage(role: Role) -> Usage {
     match role {
         Role::Repeater => Usage::Client,
@@ -369,9 +456,9 @@ fn usage(role: Role) -> Usage {
     }
 }
 
-fn pem_chain(pem: &str) -> Result<Vec<rustls_pki_types::CertificateDer<'static>>, AgencyError> {
+fn pem_chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, AgencyError> {
     use rustls_pki_types::pem::PemObject;
-    rustls_pki_types::CertificateDer::pem_slice_iter(pem.as_bytes())
+    CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| AgencyError::Request(format!("the certificate just made does not parse: {e}")))
 }

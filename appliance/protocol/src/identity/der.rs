@@ -1,5 +1,5 @@
 //! The few fields of certificates and revocation lists that webpki checks but does not show: validity, the
-//! alternative names with their kinds, the extended key usages, a list's next update.
+//! alternative names with their kinds, the extended key usages, a list's issuer and dates.
 //!
 //! Reads only what webpki has parsed or is about to: it decides nothing, and whatever does not read is `None`.
 //! Definite lengths only, no recursion, no allocation but two short lists.
@@ -86,14 +86,26 @@ fn read_list(value: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     Some(entries)
 }
 
-/// Reads when a revocation list is due to be replaced.
-pub(super) fn crl_next_update(crl: &[u8]) -> Option<Time> {
+/// What a revocation list says of itself.
+pub(super) struct ListFields<'a> {
+    /// Whose list it is: the name's contents.
+    pub(super) issuer: &'a [u8],
+    /// When it was made.
+    pub(super) this_update: Time,
+    /// When it is due to be replaced.
+    pub(super) next_update: Time,
+}
+
+/// Reads a revocation list.
+pub(super) fn list_fields(crl: &[u8]) -> Option<ListFields<'_>> {
     let mut tbs = Reader(Reader(Reader(crl).expect(SEQUENCE)?).expect(SEQUENCE)?);
     tbs.expect(INTEGER)?; // version 2
     tbs.expect(SEQUENCE)?; // signature algorithm
-    tbs.expect(SEQUENCE)?; // issuer
-    tbs.time()?; // this update
-    tbs.time()
+    Some(ListFields {
+        issuer: tbs.expect(SEQUENCE)?,
+        this_update: tbs.time()?,
+        next_update: tbs.time()?,
+    })
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -215,6 +227,6 @@ mod tests {
         for end in 0..der.len() {
             assert!(fields(&der[..end]).is_none(), "{end}");
         }
-        assert!(crl_next_update(der).is_none());
+        assert!(list_fields(der).is_none());
     }
 }

@@ -83,9 +83,18 @@ fn crl(
     issuer: &Issuer<'static, KeyPair>,
     revoked: &[&[u8]],
 ) -> CertificateRevocationListDer<'static> {
+    crl_of_day(issuer, revoked, 1)
+}
+
+/// A list made on that day of November 2026, and good for a week.
+fn crl_of_day(
+    issuer: &Issuer<'static, KeyPair>,
+    revoked: &[&[u8]],
+    day: u8,
+) -> CertificateRevocationListDer<'static> {
     let params = CertificateRevocationListParams {
-        this_update: date_time_ymd(2026, 11, 1),
-        next_update: date_time_ymd(2026, 11, 8),
+        this_update: date_time_ymd(2026, 11, day),
+        next_update: date_time_ymd(2026, 11, day + 7),
         crl_number: SerialNumber::from(1),
         issuing_distribution_point: None,
         revoked_certs: revoked
@@ -267,6 +276,22 @@ fn revocation_ends_sessions_not_custody_and_outlives_its_date() {
         check(&chain, &forged).unwrap_err(),
         IdentityError::RevocationUnknown
     );
+}
+
+#[test]
+fn the_newest_list_of_an_issuer_counts() {
+    let pki = Pki::new();
+    let chain = repeater(&pki, |_| {});
+    let (old, new) = (
+        crl_of_day(&pki.ca, &[], 1),
+        crl_of_day(&pki.ca, &[&[0x17; 8]], 20),
+    );
+    let root = crl_of_day(&pki.root, &[], 20);
+    for lists in [[old.clone(), new.clone(), root.clone()], [new, old, root]] {
+        let trust = pki.trust_with(&lists);
+        assert_eq!(check(&chain, &trust).unwrap_err(), IdentityError::Revoked);
+        assert!(!trust.crl_is_stale(NOW), "what is superseded is not due");
+    }
 }
 
 #[test]
