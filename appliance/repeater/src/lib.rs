@@ -27,6 +27,7 @@ pub mod alarms;
 pub mod ended;
 pub mod metrics;
 pub mod notices;
+pub mod pulse;
 pub mod status;
 
 mod cli;

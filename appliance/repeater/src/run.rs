@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::notices::{Inventories, Notices};
 use crate::pull::Roster;
 use crate::pull::permits::Permits;
+use crate::pulse::Pulses;
 use crate::{alarms, discover, forward, limits, pull, status};
 
 /// Exit code for a disk that cannot be believed (sysexits EX_IOERR).
@@ -48,6 +49,7 @@ struct Common {
     refusals: Refusals,
     roster: Roster,
     sites: Sites,
+    pulses: Pulses,
     tasks: Tasks,
 }
 
@@ -82,6 +84,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         inventories: Inventories::default(),
         refusals: Refusals::default(),
         roster: Roster::default(),
+        pulses: Pulses::default(),
         tasks: Tasks::new(),
     };
     let pull_thread = thread("pull", common.clone(), pull_hop)?;
@@ -223,6 +226,11 @@ async fn pull_hop(common: Common) -> anyhow::Result<()> {
     )
     .await?;
     let tasks = common.tasks.child();
+    let pulse = common.pulses.pull.clone();
+    tasks.spawn(
+        "pulse",
+        pulse.beat(common.seams.clock.clone(), tasks.clone()),
+    );
     let (sightings, seen) = mpsc::channel(limits::SIGHTINGS);
     for sighting in discover::fixed(&config.cameras) {
         // The queue is as long as the list may be; a longer one is cut, loudly.
@@ -272,6 +280,11 @@ async fn forward_hop(common: Common) -> anyhow::Result<()> {
     )
     .await?;
     let tasks = common.tasks.child();
+    let pulse = common.pulses.forward.clone();
+    tasks.spawn(
+        "pulse",
+        pulse.beat(common.seams.clock.clone(), tasks.clone()),
+    );
     let hop = forward::Hop {
         dialer: dialer.clone(),
         keyring: common.keyring.clone(),
@@ -306,6 +319,8 @@ async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
         roster: common.roster.clone(),
         sites: common.sites.clone(),
         refusals: common.refusals.clone(),
+        pulses: common.pulses.clone(),
+        clock: common.seams.clock.clone(),
     };
     println!("ready: metrics on {address}");
     info!(%address, "ready");

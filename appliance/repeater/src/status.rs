@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use link::clock::Clock;
 use protocol::custody::Stage;
 use serde::Serialize;
 use spool::{CameraStatus, Counts, Space, Spool, SpoolError};
@@ -21,6 +22,7 @@ use crate::forward::sites::Sites;
 use crate::limits;
 use crate::metrics::{Metrics, gauge_value};
 use crate::pull::Roster;
+use crate::pulse::Pulses;
 
 /// What the page needs.
 #[derive(Clone, Debug)]
@@ -39,6 +41,10 @@ pub struct View {
     pub sites: Sites,
     /// Handshakes refused.
     pub refusals: link::refusals::Refusals,
+    /// Whether the hops run.
+    pub pulses: Pulses,
+    /// Time.
+    pub clock: Clock,
 }
 
 /// The whole status.
@@ -145,13 +151,24 @@ async fn alive(State(view): State<Arc<View>>) -> impl IntoResponse {
     )
     .await;
     match asked {
-        Ok(Ok(_)) => (StatusCode::OK, "ok\n".to_owned()),
+        Ok(Ok(_)) => of_the_hops(&view),
         Ok(Err(e)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n")),
         Err(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "the storage thread does not answer\n".to_owned(),
         ),
     }
+}
+
+fn of_the_hops(view: &View) -> (StatusCode, String) {
+    let missing = view
+        .pulses
+        .missing(view.clock.instant(), limits::LIVE_WITHIN);
+    if missing.is_empty() {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    let what = format!("{} does not run\n", missing.join(" and "));
+    (StatusCode::SERVICE_UNAVAILABLE, what)
 }
 
 async fn status(State(view): State<Arc<View>>) -> impl IntoResponse {
