@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::{FILTER, Party};
+use crate::process::{self, FILTER, Party, Said};
 use crate::station::{STATION, Station};
 use crate::wait::{LONG, eventually, until};
 
@@ -145,6 +145,34 @@ impl<'a> Repeater<'a> {
             .iter()
             .map(code)
             .collect()
+    }
+
+    /// `repeaterd clear`.
+    #[must_use]
+    pub fn clear(&self, code: &str, subject: &str) -> Said {
+        let config = self.config.display().to_string();
+        process::run("repeaterd", ["clear", "--config", &config, code, subject])
+    }
+
+    /// Entries of its logbook.
+    ///
+    /// # Panics
+    /// Where the status does not say.
+    #[must_use]
+    pub fn logbook_entries(&self) -> u64 {
+        self.status()["spool"]["logbook"][0].as_u64().unwrap()
+    }
+
+    /// Whether its logbook holds these words.
+    ///
+    /// # Panics
+    /// Where it cannot be read.
+    #[must_use]
+    pub fn logbook_says(&self, words: &str) -> bool {
+        let files = std::fs::read_dir(self.spool()).unwrap().map(Result::unwrap);
+        let logbooks = files.filter(|f| f.file_name().to_string_lossy().starts_with("logbook"));
+        let mut bytes = logbooks.map(|f| std::fs::read(f.path()).unwrap());
+        bytes.any(|b| b.windows(words.len()).any(|w| w == words.as_bytes()))
     }
 
     /// Waits for an alarm: in the status, in the metric, and in the log.

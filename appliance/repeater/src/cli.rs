@@ -1,4 +1,4 @@
-//! The command line of `repeaterd`: run, check, status. Exit codes are those of sysexits.h.
+//! The command line of `repeaterd`: run, check, status, clear. Exit codes are those of sysexits.h.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -46,6 +46,16 @@ enum Command {
         /// Configuration file.
         config: PathBuf,
     },
+    /// Clear an alarm of the running daemon that a person settles; it is written in the logbook.
+    Clear {
+        /// Configuration file of the running daemon.
+        #[arg(long)]
+        config: PathBuf,
+        /// The alarm's code, as in the status.
+        code: String,
+        /// What it is about, as in the status.
+        subject: String,
+    },
     /// Show what the running daemon does.
     Status {
         /// Configuration file of the running daemon.
@@ -77,6 +87,11 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             load(&config).and_then(|c| crate::run(c).map_err(|e| complain(&e, INTERNAL)))
         }
         Command::Check { config } => load(&config).and_then(|c| check(&c)),
+        Command::Clear {
+            config,
+            code,
+            subject,
+        } => load(&config).and_then(|c| clear(&c, &code, &subject)),
         Command::Status {
             config,
             json,
@@ -117,6 +132,13 @@ fn check(config: &Config) -> Result<ExitCode, ExitCode> {
         credentials.own.identity,
         list.number()
     );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn clear(config: &Config, code: &str, subject: &str) -> Result<ExitCode, ExitCode> {
+    crate::control::clear(&config.spool_dir, code, subject)
+        .map_err(|e| complain(&e, UNAVAILABLE))?;
+    println!("cleared {code} {subject}");
     Ok(ExitCode::SUCCESS)
 }
 

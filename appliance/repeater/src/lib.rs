@@ -24,6 +24,7 @@ pub mod reclaim;
 pub mod release;
 
 pub mod alarms;
+pub mod control;
 pub mod ended;
 pub mod metrics;
 pub mod notices;

@@ -81,6 +81,11 @@ pub const RECEIPT_WAIT: Duration = Duration::from_secs(60);
 /// The longest pause that a site's `busy` is believed for.
 pub const BUSY_MOST: Duration = Duration::from_secs(300);
 
+/// For a peer of the control socket to ask and be answered, a barrier included.
+pub const CONTROL: Duration = Duration::from_secs(10);
+/// A line of the control socket, at most.
+pub const CONTROL_LINE_BYTES: u64 = 1024;
+
 /// How often changed credentials are looked for.
 pub const CREDENTIALS_EVERY: Duration = Duration::from_secs(1);
 /// From SIGTERM to the end of the process, at most.

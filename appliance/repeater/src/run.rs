@@ -30,7 +30,7 @@ use crate::notices::{Inventories, Notices};
 use crate::pull::Roster;
 use crate::pull::permits::Permits;
 use crate::pulse::Pulses;
-use crate::{alarms, discover, forward, limits, pull, status};
+use crate::{alarms, control, discover, forward, limits, pull, status};
 
 /// Exit code for a disk that cannot be believed (sysexits EX_IOERR).
 const IO_ERROR: u8 = 74;
@@ -92,6 +92,8 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     let code = current_thread(serve(&common)).map_err(anyhow::Error::from);
     // However it ended: the hops wait for this.
     common.tasks.cancel();
+    // Where it was never made there is none; one that is left is taken for a dead daemon's.
+    let _ = std::fs::remove_file(control::path(&common.config.spool_dir));
     // Reverse order: the hops stop pulling and putting, then the last barrier.
     let threads = [("pull", pull_thread), ("forward", forward_thread)];
     for (name, thread) in threads {
@@ -325,6 +327,7 @@ async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
     println!("ready: metrics on {address}");
     info!(%address, "ready");
     follow_credentials(common);
+    listen_for_control(common);
     let mut fatal = common.storage.fatal();
     let page = axum::serve(listener, status::routes(view));
     let code = tokio::select! {
@@ -340,6 +343,32 @@ async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
         () = common.tasks.cancelled() => ExitCode::FAILURE,
     };
     Ok(code)
+}
+
+/// Custody does not wait for the control socket: without it an alarm stands longer.
+fn listen_for_control(common: &Common) {
+    let path = control::path(&common.config.spool_dir);
+    let listener = match control::bind(&path) {
+        Ok(listener) => listener,
+        Err(e) => {
+            warn!(
+                "no control socket at {}, so that no alarm can be cleared: {e}",
+                path.display()
+            );
+            return;
+        }
+    };
+    let served = control::Control {
+        storage: common.storage.clone(),
+        alarms: common.alarms.clone(),
+    };
+    let stop = common.tasks.token();
+    common.tasks.spawn("control", async move {
+        tokio::select! {
+            () = served.serve(listener) => {}
+            () = stop.cancelled() => {}
+        }
+    });
 }
 
 /// Renewed certificates and newer revocation lists count without a restart; sessions watch the keyring.

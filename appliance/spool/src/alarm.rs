@@ -79,6 +79,31 @@ pub const CODES: [(&str, &str); 16] = [
     ),
 ];
 
+/// The codes of what happened once and that no later event undoes: a person looks into it and settles it. The others
+/// go when their cause is gone.
+pub const SETTLED_BY_A_PERSON: [&str; 9] = [
+    "camera_incarnation",
+    "digest_owned",
+    "header_changed",
+    "inventory_lower",
+    "key_list_damaged",
+    "logbook_damaged",
+    "manifest_conflict",
+    "manifest_limit",
+    "recordings_missing",
+];
+
+/// What came of settling an alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It stands no more.
+    Cleared,
+    /// No such alarm stands.
+    NotRaised,
+    /// It goes when its cause is gone, and not before.
+    EndsByItself,
+}
+
 /// One alarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alarm {
@@ -207,6 +232,13 @@ mod tests {
     use super::*;
     use crate::faults::Faults;
     use crate::folder::Folder;
+
+    #[test]
+    fn every_code_that_a_person_settles_is_a_code() {
+        for code in SETTLED_BY_A_PERSON {
+            assert!(CODES.iter().any(|(c, _)| *c == code), "{code}");
+        }
+    }
 
     #[test]
     fn many_alarms_of_one_code_hide_none_of_another() {

@@ -84,7 +84,7 @@ mod start;
 mod status;
 mod totals;
 
-pub use alarm::Alarm;
+pub use alarm::{Alarm, Settled};
 pub use announce::{Admission, AdmitRefusal};
 pub use commit::{Committed, Durable, Pending};
 pub use error::{Reaction, SpoolError};

@@ -15,7 +15,7 @@ use protocol::pressure::{Gate, Watermarks};
 use protocol::receipt::Receipt;
 use protocol::suite::Hasher;
 
-use crate::alarm::{Alarm, Alarms};
+use crate::alarm::{Alarm, Alarms, SETTLED_BY_A_PERSON, Settled};
 use crate::books::Books;
 use crate::error::SpoolError;
 use crate::faults::Faults;
@@ -194,9 +194,31 @@ impl Spool {
     pub fn alarms(&self) -> Vec<Alarm> {
         self.alarms.all()
     }
-    /// Lowers an alarm that a person has settled. Durable at the next commit.
-    pub fn clear_alarm(&mut self, code: &str, subject: &str) {
+    /// A person settles an alarm that no event ends. Where it stood, who did it is staged for the logbook.
+    ///
+    /// # Errors
+    /// [`SpoolError::Ledger`].
+    pub fn settle_alarm(
+        &mut self,
+        code: &str,
+        subject: &str,
+        who: &str,
+        now: Time,
+    ) -> Result<Settled, SpoolError> {
+        if !SETTLED_BY_A_PERSON.contains(&code) {
+            return Ok(Settled::EndsByItself);
+        }
+        let stands = |a: &Alarm| a.code == code && a.subject == subject;
+        if !self.alarms.all().iter().any(stands) {
+            return Ok(Settled::NotRaised);
+        }
+        let command = Contact::Command {
+            who: who.to_owned(),
+            what: format!("clear {code} {subject}"),
+        };
+        self.contact(command, now)?;
         self.lower(code, subject);
+        Ok(Settled::Cleared)
     }
 
     /// Stages a logbook entry; a camera's contact is also kept with the camera.
