@@ -1,6 +1,8 @@
 //! The command line, and how each failure ends: a sentence on stderr and an exit code of sysexits.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -84,6 +86,9 @@ enum Command {
         /// As a JSON object.
         #[arg(long)]
         json: bool,
+        /// Write a line for each good segment into this file: SERIAL/INCARNATION/NUMBER, its number, its digest.
+        #[arg(long, value_name = "FILE")]
+        segments: Option<PathBuf>,
     },
 }
 
@@ -214,8 +219,13 @@ async fn perform(command: Command) -> Result<ExitCode, Failure> {
             write_recording(&open(&store)?, &recording, &trust, &key, &output).await?;
         }
         Command::List { store, json } => list(&open(&store)?, json).await?,
-        Command::Verify { store, trust, json } => {
-            return show_report(&open(&store)?, &trust, json).await;
+        Command::Verify {
+            store,
+            trust,
+            json,
+            segments,
+        } => {
+            return show_report(&open(&store)?, &trust, json, segments.as_deref()).await;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -298,8 +308,36 @@ async fn list(vault: &Vault, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn show_report(vault: &Vault, root: &Path, json: bool) -> Result<ExitCode, Failure> {
-    let r = verify::verify(vault, &trust(root)?).await?;
+/// Verifies the store with every good segment's name written to `out`.
+async fn verify_to(
+    vault: &Vault,
+    trust: &protocol::identity::Trust,
+    out: &Path,
+) -> Result<verify::Report, Failure> {
+    let cannot = |e: std::io::Error| Failure::new(73, &format!("{}: {e}", out.display()));
+    let mut file = BufWriter::new(File::create(out).map_err(cannot)?);
+    let mut written = Ok(());
+    let report = verify::verify(vault, trust, |(recording, seq, digest)| {
+        if written.is_ok() {
+            written = writeln!(file, "{} {seq} {digest}", recording.full());
+        }
+    })
+    .await?;
+    written.and_then(|()| file.flush()).map_err(cannot)?;
+    Ok(report)
+}
+
+async fn show_report(
+    vault: &Vault,
+    root: &Path,
+    json: bool,
+    segments: Option<&Path>,
+) -> Result<ExitCode, Failure> {
+    let trust = trust(root)?;
+    let r = match segments {
+        Some(out) => verify_to(vault, &trust, out).await?,
+        None => verify::verify(vault, &trust, |_| {}).await?,
+    };
     if json {
         println!(
             "{}",

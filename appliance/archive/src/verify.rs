@@ -3,7 +3,8 @@
 //!
 //! `verify` counts what is good and names what is not: altered objects, signatures that do not verify,
 //! conflicts, strangers. What a manifest names and the store lacks is counted as outstanding, not as
-//! damage: it may be on its way. It changes nothing, repairs nothing, and opens no footage.
+//! damage: it may be on its way. It changes nothing, repairs nothing, and opens no footage. Who holds another
+//! statement of what there should be (a camera's manifests, say) can have the name of every good segment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,17 +78,24 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
-/// Reads and checks every object of every recording.
+/// A segment as the manifests name it: of which recording, its number, its digest.
+pub type Good<'a> = (&'a RecordingId, u64, Digest);
+
+/// Reads and checks every object of every recording; `each` is told of every segment that is good.
 ///
 /// # Errors
 /// [`VaultError`] where the store cannot be read.
-pub async fn verify(vault: &Vault, trust: &Trust) -> Result<Report, VaultError> {
+pub async fn verify(
+    vault: &Vault,
+    trust: &Trust,
+    mut each: impl FnMut(Good<'_>),
+) -> Result<Report, VaultError> {
     let mut report = Report::default();
     for camera in found::cameras(vault).await? {
         for id in found::recordings(vault, &camera).await? {
             let found = found::recording(vault, &id).await?;
             if !found.is_empty() {
-                recording(vault, trust, &id, &found, &mut report).await?;
+                recording(vault, trust, (&id, &found), &mut report, &mut each).await?;
             }
             report.problems.extend(
                 found
@@ -103,9 +111,9 @@ pub async fn verify(vault: &Vault, trust: &Trust) -> Result<Report, VaultError> 
 async fn recording(
     vault: &Vault,
     trust: &Trust,
-    id: &RecordingId,
-    found: &Found,
+    (id, found): (&RecordingId, &Found),
     report: &mut Report,
+    each: &mut impl FnMut(Good<'_>),
 ) -> Result<(), VaultError> {
     report.recordings += 1;
     report.expired += u64::from(found.expired);
@@ -142,7 +150,10 @@ async fn recording(
     }
     for ((seq, digest), length) in &segments {
         let object = found.segments.get(seq).and_then(|all| find(all, *digest));
-        report.segments += check(vault, object, *length, *digest, report).await?;
+        if check(vault, object, *length, *digest, report).await? == 1 {
+            report.segments += 1;
+            each((id, *seq, *digest));
+        }
     }
     let named = |o: &&Object, seq: Option<u64>| match seq {
         None => headers.iter().any(|(digest, _)| *digest == o.digest),
