@@ -2,6 +2,8 @@
 //! three times each of cameras, repeater and archive, with some aimed inside a segment on each hop and inside a
 //! storage barrier. What was hit is decided by evidence ([`crate::trace`]); an aim that missed is tried again.
 //!
+//! When all is recorded and cameras may erase, each is killed once more while it does.
+//!
 //! A kill is SIGKILL: nothing is flushed, nobody is told. It is not a power cut: what the kernel had taken stays.
 //! Footage is fed to the cameras no faster than the plan goes on ([`Pace`]), so that kills meet traffic.
 
@@ -26,6 +28,8 @@ const MOMENT: Duration = Duration::from_secs(15);
 const NOTICE: Duration = Duration::from_secs(20);
 /// The longest that one camera is fed while a kill waits for its moment.
 const TURN_SECONDS: u64 = 2;
+/// A camera that starts is killed within so long: it opens its store and erases in it.
+const ERASES_MICROS: u64 = 100_000;
 /// Kills beyond the plan, for aims that missed.
 const EXTRA: usize = 10;
 
@@ -233,6 +237,35 @@ impl Chaos<'_> {
         };
         registry.signal(&name, Signal::SIGKILL).then_some(name)
     }
+}
+
+/// When all is recorded: each camera is killed where it stands, killed again while it starts and erases what has its
+/// receipts, and started to stay.
+pub(crate) fn while_they_erase(
+    fleet: &mut Fleet,
+    serials: &[String],
+    random: &Random,
+    since: &dyn Fn() -> Duration,
+) -> Result<Vec<Kill>> {
+    let mut kills = Vec::new();
+    for serial in serials {
+        let who = camera_name(serial);
+        fleet.launcher.registry.signal(&who, Signal::SIGKILL);
+        let kill = Kill {
+            at: since(),
+            who,
+            inside: Vec::new(),
+            down: Some(Duration::ZERO),
+        };
+        let after = Duration::from_micros(random.u64() % ERASES_MICROS);
+        fleet.restart_killed_twice(&kill.who, after)?;
+        let again = Kill {
+            at: kill.at + after,
+            ..kill.clone()
+        };
+        kills.extend([kill, again]);
+    }
+    Ok(kills)
 }
 
 /// The plan of a seed.

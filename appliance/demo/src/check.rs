@@ -17,6 +17,7 @@ use crate::footage::Original;
 use crate::parties::{self, Agency, StorePlace, Verified};
 use crate::process::{Launcher, lock};
 use crate::seal::Piece;
+use crate::signed::Segment;
 
 /// Exports at one time.
 const AT_ONCE: usize = 2;
@@ -87,7 +88,7 @@ impl Check<'_> {
             original.path.display()
         );
         ensure!(
-            length >= piece.footage,
+            length == piece.footage,
             "recording {}: {length} bytes came out, manifests named {}",
             piece.recording,
             piece.footage
@@ -132,11 +133,12 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Reads every object of the store again.
-    pub(crate) fn store(&self) -> Result<Verified> {
+    /// Reads every object of the store again; its segments.
+    pub(crate) fn store(&self) -> Result<BTreeSet<Segment>> {
+        let names = self.exports.join("segments");
         let said = self
             .launcher
-            .run(&parties::verify(self.agency, self.place)?)?
+            .run(&parties::verify(self.agency, self.place, &names)?)?
             .join("\n");
         let verified: Verified =
             serde_json::from_str(&said).context("`archive verify --json` is not understood")?;
@@ -166,8 +168,23 @@ impl Check<'_> {
             differ.is_empty(),
             "recorded and archived differ: {differ:?}"
         );
-        Ok(verified)
+        let segments = read_names(&names)?;
+        ensure!(
+            segments.len() as u64 == verified.segments,
+            "the store holds {} segments, of which {} were named",
+            verified.segments,
+            segments.len()
+        );
+        Ok(segments)
     }
+}
+
+/// The segments of a file that `archive verify` wrote.
+fn read_names(path: &Path) -> Result<BTreeSet<Segment>> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let read = |line| Segment::read(line).with_context(|| format!("`{line}` names no segment"));
+    text.lines().map(read).collect()
 }
 
 fn claim<'a>(next: &AtomicUsize, pieces: &'a [Piece]) -> Option<(usize, &'a Piece)> {

@@ -84,8 +84,7 @@ impl Fleet {
     }
     /// Starts a killed party again after `down`.
     pub(crate) fn restart_killed(&mut self, name: &str, down: Duration) -> Result<()> {
-        let at = self.members.iter().position(|m| m.spec.name == name);
-        let at = at.with_context(|| format!("{name} is not one of the parties"))?;
+        let at = self.position(name)?;
         self.members[at].running.wait();
         std::thread::sleep(down);
         let (spec, traced) = (self.members[at].spec.clone(), self.members[at].traced);
@@ -96,27 +95,54 @@ impl Fleet {
         self.members[at].running = running;
         Ok(())
     }
+    /// Starts a killed party, kills it again `after` a while, ready or not, and starts it to stay.
+    pub(crate) fn restart_killed_twice(&mut self, name: &str, after: Duration) -> Result<()> {
+        self.await_end(name);
+        let at = self.position(name)?;
+        let (spec, traced) = (self.members[at].spec.clone(), self.members[at].traced);
+        self.members[at].running = self.launch(&spec, traced)?;
+        std::thread::sleep(after);
+        self.members[at].running.kill();
+        self.restart_killed(name, Duration::ZERO)
+    }
+    /// Asks a party to stop and starts it again, by what it was respecified to.
+    pub(crate) fn restart(&mut self, name: &str) -> Result<()> {
+        let at = self.position(name)?;
+        self.members[at].stop()?;
+        self.restart_killed(name, Duration::ZERO)
+    }
     /// Stops everyone, the last started first.
     pub(crate) fn stop(&mut self) -> Result<()> {
         while let Some(mut member) = self.members.pop() {
-            match member.running.stop(STOP_WITHIN) {
-                Some(status) if status.success() => {}
-                Some(status) => bail!(
-                    "{} was asked to stop and ended with {status}{}",
-                    member.spec.name,
-                    member.running.tail()
-                ),
-                None => bail!(
-                    "{} did not stop in {STOP_WITHIN:?}{}",
-                    member.spec.name,
-                    member.running.tail()
-                ),
-            }
+            member.stop()?;
         }
         Ok(())
     }
 
+    fn position(&self, name: &str) -> Result<usize> {
+        let at = self.members.iter().position(|m| m.spec.name == name);
+        at.with_context(|| format!("{name} is not one of the parties"))
+    }
+
     fn launch(&self, spec: &Spec, traced: bool) -> Result<Running> {
         self.launcher.start(spec, traced.then(|| self.trace.tap()))
+    }
+}
+
+impl Member {
+    fn stop(&mut self) -> Result<()> {
+        match self.running.stop(STOP_WITHIN) {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!(
+                "{} was asked to stop and ended with {status}{}",
+                self.spec.name,
+                self.running.tail()
+            ),
+            None => bail!(
+                "{} did not stop in {STOP_WITHIN:?}{}",
+                self.spec.name,
+                self.running.tail()
+            ),
+        }
     }
 }

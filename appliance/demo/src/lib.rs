@@ -3,12 +3,14 @@
 //! Reading order is the run's: [`options`] say what was asked, [`footage`] makes or finds the originals,
 //! [`process`] starts programs, [`parties`] knows each program's command line, files and answers (and nothing
 //! else does), [`seal`] records the originals on the cameras while [`progress`] shows both hops and [`chaos`]
-//! kills whoever it draws; [`check`] then takes the footage out of the store in a process that has only store
-//! and key, and [`report`] counts. [`run`] is the whole of it on one page.
+//! kills whoever it draws; [`signed`] reads what the cameras signed for before they may erase any of it; [`check`]
+//! takes the footage out of the store in a process that has only store and key, and [`report`] counts. [`run`] is
+//! the whole of it on one page.
 //!
-//! What is counted is counted where it is true: recordings and segments at the cameras, archived by reading the
-//! whole store again, released by looking at the cameras' disks. The demo trusts no party's success message:
-//! the last line is printed only if all of these agree and every byte is the original's.
+//! What is counted is counted where it is true: recordings, segments and bytes by the verified manifests on the
+//! cameras' disks while nothing of them is erased, archived by reading the whole store again and comparing digest by
+//! digest, released by looking at the cameras' disks once more. The demo trusts no party's success message: the last
+//! line is printed only if all of these agree and every byte is the original's.
 //!
 //! Parties are processes: this program runs itself again with a hidden first argument (`party:repeaterd`), so
 //! that one build holds all of them.
@@ -30,6 +32,7 @@ mod report;
 mod run;
 mod seal;
 mod search;
+mod signed;
 mod store;
 mod trace;
 

@@ -112,19 +112,32 @@ pub(crate) struct Secrets {
     pub(crate) case: String,
 }
 
+/// When a camera erases what has its receipts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Erase {
+    /// When recording needs the room: with all of a disk, never.
+    WhenNeeded,
+    /// At once.
+    Now,
+}
+
 /// `bodycam serve`.
 pub(crate) fn serve(
     agency: &Agency,
     serial: &str,
     store: &Path,
-    listen: SocketAddr,
+    (listen, erase): (SocketAddr, Erase),
 ) -> Result<Spec> {
     let mut args = camera_args("serve", agency, serial, store)?;
+    let erase = match erase {
+        Erase::WhenNeeded => "when-needed",
+        Erase::Now => "now",
+    };
     args.extend([
         "--listen".into(),
         listen.to_string(),
         "--erase".into(),
-        "now".into(),
+        erase.into(),
     ]);
     Ok(Spec::new(camera_name(serial), "bodycam", args))
 }
@@ -180,7 +193,6 @@ pub(crate) struct CameraSays {
 /// A recording that a camera still holds.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct RecordingSays {
-    segments: u64,
     erased: u64,
 }
 
@@ -188,10 +200,6 @@ impl CameraSays {
     /// Serial and incarnation, as recordings' names begin.
     pub(crate) fn camera(&self) -> String {
         format!("{}/{}", self.serial, self.incarnation)
-    }
-    /// Segments that it signed for.
-    pub(crate) fn segments(&self) -> u64 {
-        self.released_segments + self.recordings.iter().map(|r| r.segments).sum::<u64>()
     }
     /// Segments that it has erased on receipts.
     pub(crate) fn erased(&self) -> u64 {
@@ -349,8 +357,8 @@ pub(crate) fn export(
     })
 }
 
-/// `archive verify --json`.
-pub(crate) fn verify(agency: &Agency, place: &StorePlace) -> Result<Spec> {
+/// `archive verify --json`, with the name of every good segment written to `segments`.
+pub(crate) fn verify(agency: &Agency, place: &StorePlace, segments: &Path) -> Result<Spec> {
     let trust = agency.file("trust.pem");
     let args = [
         "verify",
@@ -358,6 +366,8 @@ pub(crate) fn verify(agency: &Agency, place: &StorePlace) -> Result<Spec> {
         &place.url,
         "--trust",
         path(&trust)?,
+        "--segments",
+        path(segments)?,
         "--json",
     ];
     Ok(Spec {

@@ -149,7 +149,7 @@ impl Bars {
             archive.set_length(all);
             camera.set_position(pulled);
             archive.set_position(archived);
-            archive.set_message(format!("{released} erased on the camera"));
+            archive.set_message(format!("{released} released"));
         }
     }
 

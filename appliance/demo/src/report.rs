@@ -4,21 +4,24 @@
 use anyhow::{Result, ensure};
 
 use crate::seal::Piece;
+use crate::signed::Became;
 
 /// What is counted of one camera.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     /// Its serial.
     pub(crate) serial: String,
-    /// Recordings, by the camera: the number that the next one would get.
+    /// Recordings, by the manifests on its disk before it erased any.
     pub(crate) recordings: u64,
-    /// Segments, by the camera: those that it signed for.
+    /// Segments, by the same manifests.
     pub(crate) segments: u64,
-    /// Segments, by the lines its sealer printed and the manifests it closed recordings with.
+    /// Bytes of footage, by the same manifests.
+    pub(crate) signed_bytes: u64,
+    /// Segments, by the lines its sealer printed and the manifests that closed what was interrupted.
     pub(crate) sealed: u64,
     /// Segments that its record says were erased on receipts.
     pub(crate) erased: u64,
-    /// Segments on its disk.
+    /// Segments on its disk at the end.
     pub(crate) on_disk: u64,
     /// Recordings whose export is the original's bytes.
     pub(crate) identical: u64,
@@ -39,21 +42,26 @@ impl Counts {
         }
     }
 
-    /// What the camera says, what its disk holds and what came out are one.
+    /// What the camera signed for, what its disk holds and what came out are one.
     pub(crate) fn agree(&self) -> Result<()> {
         let Counts {
             serial,
             recordings,
             segments,
+            signed_bytes,
             sealed,
             erased,
             on_disk,
             identical,
-            ..
+            bytes,
         } = self;
         ensure!(
-            sealed <= segments,
+            sealed == segments,
             "camera {serial} sealed {sealed} segments and signed for {segments}"
+        );
+        ensure!(
+            bytes == signed_bytes,
+            "camera {serial} signed for {signed_bytes} bytes of footage, {bytes} came out"
         );
         ensure!(
             *on_disk == 0,
@@ -78,6 +86,7 @@ pub(crate) fn total(cameras: &[Counts]) -> Counts {
         serial: "all".to_owned(),
         recordings: sum(|c| c.recordings),
         segments: sum(|c| c.segments),
+        signed_bytes: sum(|c| c.signed_bytes),
         sealed: sum(|c| c.sealed),
         erased: sum(|c| c.erased),
         on_disk: sum(|c| c.on_disk),
@@ -92,7 +101,7 @@ pub(crate) fn table(cameras: &[Counts]) -> String {
         "  camera      recordings   segments          bytes    released    left   identical recordings\n",
     );
     for c in cameras.iter().chain([&total(cameras)]) {
-        let released = c.erased;
+        let released = c.segments.saturating_sub(c.on_disk);
         text.push_str(&format!(
             "  {:<10}  {:>10}  {:>9}  {:>13}  {:>10}  {:>6}  {:>10}\n",
             c.serial, c.recordings, c.segments, c.bytes, released, c.on_disk, c.identical
@@ -102,7 +111,8 @@ pub(crate) fn table(cameras: &[Counts]) -> String {
 }
 
 /// The last line of a run in which everything agrees.
-pub(crate) fn last_line(cameras: &[Counts], archived: u64, lost: u64) -> Result<String> {
+pub(crate) fn last_line(cameras: &[Counts], became: Became) -> Result<String> {
+    let Became { archived, lost } = became;
     for camera in cameras {
         camera.agree()?;
     }
@@ -112,7 +122,7 @@ pub(crate) fn last_line(cameras: &[Counts], archived: u64, lost: u64) -> Result<
         "cameras made {} segments, the archive holds {archived}",
         all.segments
     );
-    ensure!(lost == 0, "{lost} segments are on no known holder");
+    ensure!(lost == 0, "{lost} segments are lost");
     Ok(format!(
         "demo: {} cameras, {} recordings, {} segments, {} bytes: {archived} archived, {} released, {lost} lost, \
          footage identical",
@@ -120,7 +130,7 @@ pub(crate) fn last_line(cameras: &[Counts], archived: u64, lost: u64) -> Result<
         all.recordings,
         all.segments,
         all.bytes,
-        all.erased - all.on_disk,
+        all.segments - all.on_disk,
     ))
 }
 
@@ -134,6 +144,7 @@ mod tests {
             serial: "C".into(),
             recordings: 2,
             segments: 5,
+            signed_bytes: 99,
             sealed: 5,
             erased: 5,
             on_disk: 0,
@@ -144,7 +155,8 @@ mod tests {
 
     #[test]
     fn the_last_line_is_said_only_where_all_counts_agree() {
-        let line = last_line(&[good(), good()], 10, 0).unwrap();
+        let all = |archived, lost| Became { archived, lost };
+        let line = last_line(&[good(), good()], all(10, 0)).unwrap();
         let expected = "demo: 2 cameras, 4 recordings, 10 segments, 198 bytes: 10 archived, 10 released, 0 lost, footage identical";
         assert_eq!(line, expected);
         for bad in [
@@ -161,6 +173,14 @@ mod tests {
                 ..good()
             },
             Counts {
+                sealed: 4,
+                ..good()
+            },
+            Counts {
+                signed_bytes: 98,
+                ..good()
+            },
+            Counts {
                 identical: 1,
                 ..good()
             },
@@ -169,9 +189,9 @@ mod tests {
                 ..good()
             },
         ] {
-            assert!(last_line(&[good(), bad], 10, 0).is_err());
+            assert!(last_line(&[good(), bad], all(10, 0)).is_err());
         }
-        assert!(last_line(&[good(), good()], 9, 0).is_err());
-        assert!(last_line(&[good(), good()], 10, 1).is_err());
+        assert!(last_line(&[good(), good()], all(9, 0)).is_err());
+        assert!(last_line(&[good(), good()], all(10, 1)).is_err());
     }
 }

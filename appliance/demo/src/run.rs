@@ -5,6 +5,7 @@
 //! first error stops all of them; every child is gone before this returns, and the work folder too unless it
 //! was asked to stay.
 
+mod ending;
 mod setup;
 
 use std::fs;
@@ -15,22 +16,20 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use link::clock::Clock;
 use link::random::Random;
 use nix::sys::signal::Signal;
 
 use crate::chaos::{self, Chaos, Kill, Pace};
-use crate::check::Check;
 use crate::fleet::Fleet;
 use crate::footage::{self, Original};
 use crate::options::Options;
-use crate::parties::{self, Agency, Secrets, SpoolStatus, StorePlace};
+use crate::parties::{self, Agency, Erase, Secrets, SpoolStatus, StorePlace};
 use crate::process::{Launcher, Spec, lock};
 use crate::progress::{self, Track};
-use crate::report::{self, Counts};
 use crate::seal::{Piece, Recorder};
-use crate::search;
+use crate::signed::Signed;
 use crate::store;
 use crate::trace::{self, Trace};
 use setup::{kept, place, stop_on_signal};
@@ -149,11 +148,14 @@ impl<'a> Demo<'a> {
     fn run(self) -> Result<String> {
         let trace = Trace::new(self.launcher.registry.clone());
         let mut fleet = Fleet::new(self.launcher.clone(), trace.clone());
-        let http = self.start(&mut fleet)?;
+        let places = self.start(&mut fleet)?;
         let began = self.clock.instant();
-        let (pieces, kills) = self.record(&mut fleet, &trace, http)?;
+        let Recorded {
+            pieces,
+            signed,
+            kills,
+        } = self.record(&mut fleet, &trace, &places)?;
         let took = self.clock.instant().saturating_duration_since(began);
-        let status = parties::status(http).context("cannot ask the repeater for its status")?;
         fleet.stop()?;
         if self.options.chaos.is_some() {
             println!("\nkilled and started again:\n{}", chaos::table(&kills));
@@ -164,11 +166,11 @@ impl<'a> Demo<'a> {
             bytes / 1_000_000,
             took.as_secs_f64()
         );
-        self.check(&pieces, status.spool.unaccounted)
+        self.check(&pieces, &signed)
     }
 
-    /// Starts the parties; where the repeater serves its status.
-    fn start(&self, fleet: &mut Fleet) -> Result<SocketAddr> {
+    /// Starts the parties.
+    fn start(&self, fleet: &mut Fleet) -> Result<Places> {
         let any: SocketAddr = ANY_PORT.parse()?;
         let config = self.work.join("archive.toml");
         let archive = parties::archive(&self.agency, &config, &self.place, any)?;
@@ -185,12 +187,13 @@ impl<'a> Demo<'a> {
         for serial in &self.agency.serials {
             let disk = self.disk(serial);
             let at = fleet.start(
-                parties::serve(&self.agency, serial, &disk, any)?,
+                parties::serve(&self.agency, serial, &disk, (any, Erase::WhenNeeded))?,
                 parties::LISTENING,
                 false,
             )?;
             let at = at.parse().context("a camera's address")?;
-            fleet.respecify(parties::serve(&self.agency, serial, &disk, at)?);
+            let serve = (at, Erase::WhenNeeded);
+            fleet.respecify(parties::serve(&self.agency, serial, &disk, serve)?);
             cameras.push(at);
         }
         let config = self.work.join("repeater.toml");
@@ -209,17 +212,13 @@ impl<'a> Demo<'a> {
             .parse()
             .context("the repeater's address")?;
         fleet.respecify(repeater(http)?);
-        Ok(http)
+        Ok(Places { http, cameras })
     }
 
-    /// Records everything and waits until every camera is rid of it.
-    fn record(
-        &self,
-        fleet: &mut Fleet,
-        trace: &Trace,
-        http: SocketAddr,
-    ) -> Result<(Vec<Piece>, Vec<Kill>)> {
-        let (over, began) = (AtomicBool::new(false), self.clock.instant());
+    /// Records everything, reads what was signed for, and waits until every camera is rid of it.
+    fn record(&self, fleet: &mut Fleet, trace: &Trace, places: &Places) -> Result<Recorded> {
+        let (over, began, http) = (AtomicBool::new(false), self.clock.instant(), places.http);
+        let since = || self.clock.instant().saturating_duration_since(began);
         let pace = self
             .options
             .chaos
@@ -228,9 +227,10 @@ impl<'a> Demo<'a> {
             scope.spawn(|| progress::draw(&self.tracks, http, &self.clock, &over));
             let result = self.recorders(scope, pace.as_ref()).and_then(|recorders| {
                 let mut kills = Vec::new();
-                if let (Some(seed), Some(pace)) = (self.options.chaos, &pace) {
+                let random = self.options.chaos.map(Random::seeded);
+                if let (Some(random), Some(pace)) = (random.clone(), &pace) {
                     let go_on = || self.go_on().map_err(|e| self.how_far(e, http));
-                    let (random, serials) = (Random::seeded(seed), &self.agency.serials[..]);
+                    let serials = &self.agency.serials[..];
                     let chaos = Chaos {
                         fleet,
                         trace,
@@ -242,7 +242,18 @@ impl<'a> Demo<'a> {
                     };
                     kills = chaos.run(&go_on)?;
                 }
-                Ok((self.finish(fleet, http, recorders)?, kills))
+                let pieces = self.finish(fleet, http, recorders)?;
+                let signed = self.signed()?;
+                let chaos = random
+                    .as_ref()
+                    .map(|r| (r, &since as &dyn Fn() -> Duration));
+                kills.extend(self.may_erase(fleet, &places.cameras, chaos)?);
+                self.rid(fleet, http)?;
+                Ok(Recorded {
+                    pieces,
+                    signed,
+                    kills,
+                })
             });
             over.store(true, Ordering::Relaxed);
             if result.is_err() {
@@ -309,7 +320,7 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    /// Waits for the recorders, then until no camera's disk holds a recording and the repeater owes nothing.
+    /// Waits for the recorders.
     fn finish(
         &self,
         fleet: &mut Fleet,
@@ -328,6 +339,11 @@ impl<'a> Demo<'a> {
             );
         }
         self.go_on()?; // a recorder may have failed as the last one
+        Ok(pieces)
+    }
+
+    /// Waits until no camera's disk holds a recording and the repeater owes nothing.
+    fn rid(&self, fleet: &mut Fleet, http: SocketAddr) -> Result<()> {
         while !self.released()? {
             self.look_after(fleet, http)?;
         }
@@ -337,7 +353,7 @@ impl<'a> Demo<'a> {
                 .context("cannot ask the repeater for its status")?
                 .spool;
             if spool.outstanding == 0 && spool.unaccounted == 0 {
-                return Ok(pieces);
+                return Ok(());
             }
             let SpoolStatus {
                 outstanding,
@@ -366,6 +382,7 @@ impl<'a> Demo<'a> {
             .serials
             .iter()
             .filter_map(|s| store::segments_on_disk(&self.disk(s)).ok())
+            .map(|held| held.len() as u64)
             .sum();
         let Ok(status) = parties::status(http) else {
             return error;
@@ -390,89 +407,21 @@ impl<'a> Demo<'a> {
     fn disk(&self, serial: &str) -> PathBuf {
         self.work.join("cameras").join(serial)
     }
+}
 
-    /// With every party stopped: export, compare, read the store again, search, count.
-    fn check(&self, pieces: &[Piece], lost: u64) -> Result<String> {
-        println!(
-            "exporting {} recordings, each in a process that has only store and key",
-            pieces.len()
-        );
-        let check = Check {
-            launcher: &self.launcher,
-            agency: &self.agency,
-            place: &self.place,
-            originals: &self.originals,
-            pieces,
-            exports: &self.work.join("exports"),
-            keep: self.options.keep.is_some(),
-        };
-        let lengths = check.footage()?;
-        let verified = check.store()?;
-        self.search()?;
-        let mut counts = Vec::new();
-        for (camera, serial) in self.agency.serials.iter().enumerate() {
-            let disk = self.disk(serial);
-            let says = parties::camera_status(&self.launcher, serial, &disk)?;
-            ensure!(
-                says.lost == 0,
-                "camera {serial} lost {} recordings without a receipt",
-                says.lost
-            );
-            let mut c = Counts {
-                serial: serial.clone(),
-                recordings: says.next_recording,
-                segments: says.segments(),
-                erased: says.erased(),
-                on_disk: store::segments_on_disk(&disk)?,
-                ..Counts::default()
-            };
-            c.add(pieces, &lengths, camera);
-            counts.push(c);
-        }
-        println!("\n{}", report::table(&counts));
-        report::last_line(&counts, verified.segments, lost)
-    }
+/// Where parties answer.
+struct Places {
+    /// The repeater's status page.
+    http: SocketAddr,
+    /// Cameras, in the order of their serials.
+    cameras: Vec<SocketAddr>,
+}
 
-    fn search(&self) -> Result<()> {
-        let random = Random::system();
-        let mut needles = Vec::new();
-        for original in &self.originals {
-            needles.extend(search::draw(original, &random)?);
-        }
-        let footage = needles.len();
-        for secrets in &self.secrets {
-            for (what, text) in [
-                ("the officer's name", &secrets.officer),
-                ("the case's name", &secrets.case),
-            ] {
-                needles.push(search::Needle {
-                    bytes: text.clone().into_bytes(),
-                    name: what.to_owned(),
-                });
-            }
-        }
-        let mut places = vec![
-            self.work.join("spool"),
-            self.work.join("logs/repeater.log"),
-            self.work.join("logs/archive.log"),
-        ];
-        places.extend(self.place.folder.clone());
-        let (searched, found) = search::search(&places, &needles)?;
-        ensure!(
-            searched.bytes > 0,
-            "there was nothing to search: neither spool nor store holds a byte"
-        );
-        if !found.is_empty() {
-            bail!("found what nobody may read:\n  - {}", found.join("\n  - "));
-        }
-        println!(
-            "searched {} bytes in {} files of spool, store and logs for {footage} pieces of plain footage and {} names: none",
-            searched.bytes,
-            searched.files,
-            needles.len() - footage,
-        );
-        Ok(())
-    }
+/// What was recorded.
+struct Recorded {
+    pieces: Vec<Piece>,
+    signed: Vec<Signed>,
+    kills: Vec<Kill>,
 }
 
 /// A camera's recorder.

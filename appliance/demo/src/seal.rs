@@ -3,8 +3,7 @@
 //! Under chaos the footage comes through a pipe, paced, and a sealer may be killed at any moment. What it had
 //! sealed is a recording that ends as interrupted; the rest goes on as a new one. Where the rest begins is
 //! read from the manifests that the next sealer signs when it closes what was left open, so nothing is recorded
-//! twice. Should that recording be gone before it was read, the rest begins where the manifests seen last end:
-//! then some footage is recorded twice, and never any of it not at all.
+//! twice. While footage is recorded no camera erases, so they are there to be read.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -18,7 +17,6 @@ use anyhow::{Context, Result, bail, ensure};
 use link::clock::Clock;
 use nix::sys::signal::Signal;
 use protocol::identity::Trust;
-use protocol::limits;
 use protocol::manifest::EndReason;
 
 use crate::chaos::Pace;
@@ -43,9 +41,9 @@ pub(crate) struct Piece {
     pub(crate) recording: String,
     /// Where in the original it begins.
     pub(crate) from: u64,
-    /// Bytes of footage; of an interrupted recording, at least so many.
+    /// Bytes of footage.
     pub(crate) footage: u64,
-    /// Its segments; of an interrupted recording, at least so many.
+    /// Its segments.
     pub(crate) segments: u64,
     /// Whether it was interrupted.
     pub(crate) interrupted: bool,
@@ -155,9 +153,9 @@ impl Recorder {
                 Path::new("-"),
             )?;
             let mut running = self.launcher.start(&Spec { fed: true, ..spec }, None)?;
-            if let Some(seen) = killed.take() {
-                let Some(fate) = self.settle(&mut running, &seen)? else {
-                    killed = Some(seen);
+            if let Some(number) = killed.take() {
+                let Some(fate) = self.settle(&mut running, number)? else {
+                    killed = Some(number);
                     continue;
                 };
                 let (named, interrupted) = match fate {
@@ -173,7 +171,7 @@ impl Recorder {
                 from += footage;
             }
             let number = self.next_number()?;
-            let fed_all = self.feed(&mut running, original, from, before, pace)?;
+            self.feed(&mut running, original, from, before, pace)?;
             let status = running.wait();
             ensure!(!self.stop.load(Ordering::Relaxed), "stopped");
             if status.success() || running.said().iter().any(|l| Sealed::read(l).is_some()) {
@@ -183,7 +181,7 @@ impl Recorder {
             if status.signal() != Some(Signal::SIGKILL as i32) {
                 bail!("{} ended with {status}{}", running.name, running.tail());
             }
-            killed = Some(self.seen(number, fed_all.then_some(original.bytes - from))?);
+            killed = Some(number);
         }
     }
 
@@ -200,7 +198,7 @@ impl Recorder {
             recording,
             from,
             footage,
-            segments,
+            segments: segments.len() as u64,
             interrupted,
         }
     }
@@ -210,40 +208,26 @@ impl Recorder {
         Ok(parties::camera_status(&self.launcher, self.serial(), &self.store)?.next_recording)
     }
 
-    fn seen(&self, number: u64, fed_all: Option<u64>) -> Result<Seen> {
-        let dir = store::recording(&self.store, number)?;
-        let named = dir
-            .as_deref()
-            .map(|d| store::named(d, &self.trust))
-            .transpose()?
-            .flatten();
-        Ok(Seen {
-            number,
-            named,
-            fed_all,
-        })
-    }
-
-    /// Waits until `running` has closed what the killed sealer left; none if it was killed too.
-    fn settle(&self, running: &mut Running, seen: &Seen) -> Result<Option<Fate>> {
+    /// Waits until `running` has closed what the killed sealer of recording `number` left; none if it was killed too.
+    fn settle(&self, running: &mut Running, number: u64) -> Result<Option<Fate>> {
         let until = self.clock.instant() + CLOSE_WITHIN;
-        let mut last = seen.named.clone();
         loop {
             let ended = running.ended().is_some();
-            match store::recording(&self.store, seen.number)? {
-                Some(dir) => {
-                    last = store::named(&dir, &self.trust)?.or(last);
-                    match &last {
-                        Some(n) if n.end == Some(EndReason::Stopped) => {
-                            return Ok(last.map(Fate::Finished));
-                        }
-                        Some(n) if n.end == Some(EndReason::Interrupted) => {
-                            return Ok(last.map(Fate::Interrupted));
-                        }
-                        _ => {}
-                    }
-                }
-                None => return self.gone(seen, last).map(Some),
+            let Some(dir) = store::recording(&self.store, number)? else {
+                let unused = self.next_number()? <= number;
+                ensure!(
+                    unused,
+                    "recording {number} of {} is gone before its camera may erase any",
+                    self.serial()
+                );
+                return Ok(Some(Fate::Nothing));
+            };
+            let named = store::named(&dir, &self.trust)?;
+            if let Some((named, end)) = named.and_then(|n| n.end.map(|end| (n, end))) {
+                return Ok(Some(match end.reason {
+                    EndReason::Stopped => Fate::Finished(named),
+                    EndReason::Interrupted => Fate::Interrupted(named),
+                }));
             }
             if ended {
                 return Ok(None);
@@ -258,35 +242,7 @@ impl Recorder {
         }
     }
 
-    /// A recording that is not there: erased by the camera, or never begun.
-    fn gone(&self, seen: &Seen, last: Option<Named>) -> Result<Fate> {
-        let status = parties::camera_status(&self.launcher, self.serial(), &self.store)?;
-        let used = status.next_recording > seen.number;
-        match (last, seen.fed_all) {
-            (Some(named), _) if named.end == Some(EndReason::Stopped) => Ok(Fate::Finished(named)),
-            (Some(named), _) => Ok(Fate::Interrupted(named)),
-            (None, _) if !used => Ok(Fate::Nothing),
-            (None, Some(footage)) => {
-                let recording = format!("{}/{}", status.camera(), seen.number);
-                let segments = footage
-                    .div_ceil(limits::SEGMENT_FOOTAGE_BYTES as u64)
-                    .max(1);
-                Ok(Fate::Finished(Named {
-                    recording,
-                    segments,
-                    footage,
-                    end: Some(EndReason::Stopped),
-                }))
-            }
-            (None, None) => bail!(
-                "recording {} of {} was gone before anyone could look at it",
-                seen.number,
-                self.serial()
-            ),
-        }
-    }
-
-    /// Feeds the original from `from` on, as fast as the pace allows; whether all of it was taken.
+    /// Feeds the original from `from` on, as fast as the pace allows, until it is all fed or the sealer has ended.
     fn feed(
         &self,
         running: &mut Running,
@@ -294,7 +250,7 @@ impl Recorder {
         from: u64,
         before: u64,
         pace: &Pace,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let mut stdin = running.stdin().expect("it was asked for");
         let reading = || format!("cannot read {}", original.path.display());
         let mut file = File::open(&original.path).with_context(reading)?;
@@ -303,7 +259,7 @@ impl Recorder {
         loop {
             let n = file.read(&mut chunk).with_context(reading)?;
             if n == 0 {
-                return Ok(true);
+                return Ok(());
             }
             fed += n as u64;
             while fed
@@ -313,23 +269,14 @@ impl Recorder {
             {
                 ensure!(!self.stop.load(Ordering::Relaxed), "stopped");
                 if running.ended().is_some() {
-                    return Ok(false); // what it leaves is looked at before a camera can have erased it
+                    return Ok(());
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
             if stdin.write_all(&chunk[..n]).is_err() {
-                return Ok(false); // how it ended is told by its exit status
+                return Ok(()); // how it ended is told by its exit status
             }
             self.recorded.store(fed, Ordering::Relaxed);
         }
     }
-}
-
-/// A recording as it was right after its sealer was killed.
-#[derive(Clone, Debug)]
-struct Seen {
-    number: u64,
-    named: Option<Named>,
-    /// Bytes that the sealer was fed, where that was all.
-    fed_all: Option<u64>,
 }

@@ -3,37 +3,50 @@
 //!
 //! Reads beside a running camera, which may erase at any moment: what vanishes while it is read counts as gone.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use protocol::identity::Trust;
-use protocol::manifest::{EndReason, Manifest};
+use protocol::ids::Digest;
+use protocol::manifest::{End, Manifest};
 
 /// What the manifests of one recording name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
     /// The recording's full name.
     pub(crate) recording: String,
-    /// Segments.
-    pub(crate) segments: u64,
+    /// Segments: place and digest, in the manifests' order.
+    pub(crate) segments: Vec<(u64, Digest)>,
     /// Bytes of footage in them.
     pub(crate) footage: u64,
-    /// Why it ended, if it did.
-    pub(crate) end: Option<EndReason>,
+    /// How it ended, if it did.
+    pub(crate) end: Option<End>,
 }
 
-/// Segments that a camera's disk still holds.
-pub(crate) fn segments_on_disk(store: &Path) -> Result<u64> {
-    let mut found = 0;
+/// Segments that a camera's disk still holds: the recording's number and the place in it.
+pub(crate) fn segments_on_disk(store: &Path) -> Result<BTreeSet<(u64, u64)>> {
+    let mut found = BTreeSet::new();
     for dir in recordings(store)? {
-        found += files(&dir)?
-            .iter()
-            .filter(|p| p.extension().is_some_and(|e| e == "seg"))
-            .count() as u64;
+        let recording = number(&dir)
+            .with_context(|| format!("{} is not a recording's folder", dir.display()))?;
+        for path in files(&dir)? {
+            if path.extension().is_some_and(|e| e == "seg") {
+                let seq =
+                    number(&path).with_context(|| format!("{} has no number", path.display()))?;
+                found.insert((recording, seq));
+            }
+        }
     }
     Ok(found)
+}
+
+/// The number that a name begins with, up to its first dot.
+fn number(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.split('.').next()?.parse().ok()
 }
 
 /// Folders of recordings that a camera's disk still holds.
@@ -42,17 +55,12 @@ pub(crate) fn recordings(store: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The folder of recording `number`, if it is there.
-pub(crate) fn recording(store: &Path, number: u64) -> Result<Option<PathBuf>> {
-    let is = |p: &PathBuf| {
-        p.file_name()
-            .and_then(|n| n.to_str())
-            .and_then(|n| n.parse().ok())
-            == Some(number)
-    };
+pub(crate) fn recording(store: &Path, which: u64) -> Result<Option<PathBuf>> {
+    let is = |p: &PathBuf| number(p) == Some(which);
     Ok(recordings(store)?.into_iter().find(is))
 }
 
-/// What the manifests in a recording's folder name; none where the chain is not there from its first one.
+/// What the manifests in a recording's folder name; none where one is missing from the first to the last.
 pub(crate) fn named(dir: &Path, trust: &Trust) -> Result<Option<Named>> {
     let mut manifests = Vec::new();
     for path in files(dir)? {
@@ -73,24 +81,27 @@ pub(crate) fn named(dir: &Path, trust: &Trust) -> Result<Option<Named>> {
         }
     }
     manifests.sort_by_key(|m| m.body().index);
-    let chained = manifests.iter().zip(0..).all(|(m, i)| m.body().index == i);
+    let follows = |pair: &[Manifest]| pair[1].body().previous == Some(pair[0].digest());
+    let chained = manifests.iter().zip(0..).all(|(m, i)| m.body().index == i)
+        && manifests.windows(2).all(follows);
     let Some(first) = manifests.first().filter(|_| chained) else {
         return Ok(None);
     };
     let mut all = Named {
         recording: first.recording().full(),
-        segments: 0,
+        segments: Vec::new(),
         footage: 0,
         end: None,
     };
     for body in manifests.iter().map(Manifest::body) {
-        all.segments += body.segments.len() as u64;
+        all.segments
+            .extend(body.segments.iter().map(|s| (s.seq, s.digest)));
         all.footage += body
             .segments
             .iter()
             .map(|s| footage_of(u64::from(s.length)))
             .sum::<u64>();
-        all.end = body.end.map(|e| e.reason).or(all.end);
+        all.end = body.end.or(all.end);
     }
     Ok(Some(all))
 }
@@ -162,7 +173,7 @@ mod tests {
     #[test]
     fn a_store_that_is_not_there_holds_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(segments_on_disk(dir.path()).unwrap(), 0);
+        assert!(segments_on_disk(dir.path()).unwrap().is_empty());
         fs::create_dir_all(dir.path().join("recordings/00000004")).unwrap();
         fs::write(dir.path().join("recordings/00000004/00000000.seg"), b"x").unwrap();
         fs::write(
@@ -170,7 +181,10 @@ mod tests {
             b"x",
         )
         .unwrap();
-        assert_eq!(segments_on_disk(dir.path()).unwrap(), 2);
+        assert_eq!(
+            segments_on_disk(dir.path()).unwrap(),
+            BTreeSet::from([(4, 0), (4, 1)])
+        );
         assert!(
             recording(dir.path(), 4).unwrap().is_some()
                 && recording(dir.path(), 5).unwrap().is_none()
