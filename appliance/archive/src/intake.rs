@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use link::receiving::{self, Receiving};
 use protocol::header;
 use protocol::ids::Digest;
 use protocol::manifest::Class;
@@ -117,6 +118,8 @@ async fn read_exactly(
     let length = usize::try_from(expected.length).unwrap_or(usize::MAX);
     let mut bytes = Vec::with_capacity(length);
     let mut hasher = Hasher::new();
+    let (camera, hop) = (&expected.recording.camera.serial, receiving::Hop::Archive);
+    let mut told = Receiving::new(hop, expected.digest, camera, expected.length.into());
     loop {
         // One byte more than is left shows a stream that is too long.
         let most = PIECE_BYTES.min(length - bytes.len() + 1);
@@ -134,6 +137,7 @@ async fn read_exactly(
                 "more than the {length} bytes that its manifest names"
             )));
         }
+        told.came(chunk.bytes.len() as u64);
         hasher.update(&chunk.bytes);
         bytes.extend_from_slice(&chunk.bytes);
     }

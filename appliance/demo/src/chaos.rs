@@ -24,7 +24,7 @@ use crate::trace::{Aim, Inside, Trace, Victim};
 const LEAST: usize = 3;
 /// How long an aim waits for its moment.
 const MOMENT: Duration = Duration::from_secs(15);
-/// How long the repeater may take to notice that its peer was killed.
+/// How long the repeater may take to notice that a camera was killed.
 const NOTICE: Duration = Duration::from_secs(20);
 /// The longest that one camera is fed while a kill waits for its moment.
 const TURN_SECONDS: u64 = 2;
@@ -195,16 +195,16 @@ impl Chaos<'_> {
             },
         };
         let at = self.clock.instant().saturating_duration_since(self.began);
-        let mut inside = Vec::new();
-        if name == REPEATER {
+        let (mut inside, receives) = (Vec::new(), name == REPEATER || name == ARCHIVE);
+        if receives {
             self.fleet.await_end(&name);
-            inside = self.trace.left_open();
+            inside = self.trace.left_open(&name);
         }
         let restarts = planned.who != Who::Sealer; // a sealer is started again by who feeds it
         if restarts {
             self.fleet.restart_killed(&name, planned.down)?;
         }
-        if name != REPEATER {
+        if !receives {
             inside.extend(
                 fired
                     .filter(|f| self.trace.broke(f, NOTICE))

@@ -125,7 +125,8 @@ impl Fleet {
     }
 
     fn launch(&self, spec: &Spec, traced: bool) -> Result<Running> {
-        self.launcher.start(spec, traced.then(|| self.trace.tap()))
+        self.launcher
+            .start(spec, traced.then(|| self.trace.tap(&spec.name)))
     }
 }
 

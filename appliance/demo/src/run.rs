@@ -173,9 +173,14 @@ impl<'a> Demo<'a> {
     fn start(&self, fleet: &mut Fleet) -> Result<Places> {
         let any: SocketAddr = ANY_PORT.parse()?;
         let config = self.work.join("archive.toml");
-        let archive = parties::archive(&self.agency, &config, &self.place, any)?;
+        let traced = self.options.chaos.is_some();
+        let filtered = |spec: Spec| Spec {
+            log_filter: traced.then_some(trace::FILTER),
+            ..spec
+        };
+        let archive = filtered(parties::archive(&self.agency, &config, &self.place, any)?);
         parties::make_store(&self.launcher, &config)?;
-        let archive = fleet.start(archive, parties::LISTENING, false)?;
+        let archive = fleet.start(archive, parties::LISTENING, traced)?;
         let archive = archive.parse().context("the archive's address")?;
         fleet.respecify(parties::archive(
             &self.agency,
@@ -199,12 +204,7 @@ impl<'a> Demo<'a> {
         let config = self.work.join("repeater.toml");
         let repeater =
             |http| parties::repeater(&self.agency, &config, self.work, archive, &cameras, http);
-        let traced = self.options.chaos.is_some();
-        let spec = Spec {
-            log_filter: traced.then_some(trace::FILTER),
-            ..repeater(any)?
-        };
-        let http = fleet.start(spec, parties::READY, traced)?;
+        let http = fleet.start(filtered(repeater(any)?), parties::READY, traced)?;
         let http = http
             .split_whitespace()
             .next()

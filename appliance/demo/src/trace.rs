@@ -1,10 +1,15 @@
-//! What the repeater is in the middle of, from the trace lines it writes (`repeater::trace`), so that a kill can
-//! be aimed inside a segment or inside a barrier and it can be proved afterwards that it hit.
+//! What is under way on both hops, from the lines that the receiving ends write (`link::receiving`), and whether the
+//! repeater is in a barrier, from its own (`repeater::trace`), so that a kill can be aimed inside a segment or inside
+//! a barrier and it can be proved afterwards that it hit.
+//!
+//! A receiving end says that a segment begins when its first byte is there and its last one is not: so between the
+//! two lines at least one byte had gone and not all. The repeater says it of the camera hop, the archive of its own.
 //!
 //! An [`Aim`] fires in the thread that reads the log, at the first line that begins what was aimed at. Whether
-//! it hit is decided by evidence that comes later: a killed repeater's last lines hold no end of what had begun
-//! (the log is read to its end first), and for a killed camera or archive the repeater itself says how the
-//! transfer ended. A kill that came too late does not count.
+//! it hit is decided by evidence that comes later. The last lines of a killed receiver hold no end of what had begun
+//! (its log is read to its end first). Of a killed sender the other end says that no more came: for a camera the
+//! repeater by the broken transfer, for the repeater the archive, where what had gone has had [`ARRIVES`] to arrive
+//! and the last byte is not there. A kill that came too late does not count.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -12,11 +17,15 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::parties::REPEATER;
 use crate::process::{Registry, Tap, lock};
 
-/// `RUST_LOG` for a repeater that says what it is in the middle of.
-pub(crate) const FILTER: &str =
-    "info,quinn=warn,quinn_proto=warn,quinn_udp=warn,rustls=warn,repeater::trace=debug";
+/// `RUST_LOG` for a repeater or an archive that says what it is in the middle of.
+pub(crate) const FILTER: &str = "info,quinn=warn,quinn_proto=warn,quinn_udp=warn,rustls=warn,\
+                                 repeater::trace=debug,link::receiving=debug";
+
+/// What a dead repeater had sent is at the archive by then: on one machine, a queue of a socket.
+const ARRIVES: Duration = Duration::from_secs(1);
 
 /// A transfer of fewer bytes is a header or the end of a recording: too short to aim at, and not counted.
 const WORTH: u64 = 1 << 20;
@@ -88,7 +97,7 @@ struct State {
     fired: Option<Fired>,
 }
 
-/// The newest state of the repeater's trace. Clones are the same.
+/// The newest state of both traces. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     state: Arc<(Mutex<State>, Condvar)>,
@@ -114,10 +123,12 @@ impl Trace {
             registry,
         }
     }
-    /// What to hand to the repeater's log reader. A new run begins with nothing open.
-    pub(crate) fn tap(&self) -> Tap {
+    /// What to hand to the log reader of the repeater or the archive. A new run begins with nothing open; of a new
+    /// repeater nothing is on its way to the archive either, whatever the old one left there.
+    pub(crate) fn tap(&self, name: &str) -> Tap {
         let trace = self.clone();
-        lock(&trace.state.0).open.clear();
+        let own = |key: &Key| name == REPEATER || key.0 == Inside::Put;
+        lock(&trace.state.0).open.retain(|key, _| !own(key));
         Arc::new(move |line| {
             if let Some(line) = parse(line) {
                 trace.see(&line);
@@ -137,12 +148,20 @@ impl Trace {
         state.aim = None;
         state.fired.take()
     }
-    /// What a repeater that is dead, its log read to the end, was in the middle of.
-    pub(crate) fn left_open(&self) -> Vec<Inside> {
+    /// What a repeater or an archive that is dead, its log read to the end, was in the middle of.
+    pub(crate) fn left_open(&self, name: &str) -> Vec<Inside> {
+        if name == REPEATER {
+            std::thread::sleep(ARRIVES);
+        }
+        self.open_of(name)
+    }
+    fn open_of(&self, name: &str) -> Vec<Inside> {
         let state = lock(&self.state.0);
+        let own = |inside: Inside| name == REPEATER || inside == Inside::Put;
         let worth = state
             .open
             .iter()
+            .filter(|((inside, _), _)| own(*inside))
             .filter(|((inside, _), bytes)| *inside == Inside::Barrier || **bytes >= WORTH);
         let mut all: Vec<Inside> = worth.map(|((inside, _), _)| *inside).collect();
         all.dedup();
@@ -252,10 +271,11 @@ fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parties::ARCHIVE;
 
-    const BEGIN: &str = r#"2026-11-22T00:00:00Z DEBUG repeater::trace: event="pull_begin" digest=ab12 camera=C-1 bytes=77"#;
+    const BEGIN: &str = r#"2026-11-22T00:00:00Z DEBUG link::receiving: event="pull_begin" digest=ab12 camera=C-1 bytes=77"#;
     const END: &str =
-        "2026-11-22T00:00:01Z DEBUG repeater::trace: event=pull_end digest=ab12 ok=false";
+        "2026-11-22T00:00:01Z DEBUG link::receiving: event=pull_end digest=ab12 ok=false";
 
     #[test]
     fn lines_are_read_quoted_or_not() {
@@ -280,25 +300,43 @@ mod tests {
     #[test]
     fn an_end_closes_what_began_and_a_new_run_begins_empty() {
         let trace = Trace::new(Registry::default());
-        let tap = trace.tap();
+        let tap = trace.tap(REPEATER);
         tap(BEGIN);
         tap(r#"x event="barrier_begin""#);
         assert_eq!(
-            trace.left_open(),
+            trace.open_of(REPEATER),
             [Inside::Barrier],
             "77 bytes are not worth it"
         );
         tap("x event=pull_begin digest=cd bytes=4000000");
-        assert_eq!(trace.left_open(), [Inside::Pull, Inside::Barrier]);
+        assert_eq!(trace.open_of(REPEATER), [Inside::Pull, Inside::Barrier]);
         tap(END);
         tap("x event=pull_end digest=cd ok=true");
-        assert_eq!(trace.left_open(), [Inside::Barrier]);
+        assert_eq!(trace.open_of(REPEATER), [Inside::Barrier]);
         assert!(
             lock(&trace.state.0)
                 .broken
                 .contains_key(&(Inside::Pull, "ab12".to_owned()))
         );
-        let _ = trace.tap();
-        assert!(trace.left_open().is_empty());
+        let _ = trace.tap(REPEATER);
+        assert!(trace.open_of(REPEATER).is_empty());
+    }
+
+    #[test]
+    fn a_put_is_under_way_by_the_archives_word_for_both_ends() {
+        let trace = Trace::new(Registry::default());
+        let (repeater, archive) = (trace.tap(REPEATER), trace.tap(ARCHIVE));
+        repeater("x event=pull_begin digest=aa bytes=4000000");
+        archive("x event=put_begin digest=bb bytes=4000000");
+        assert_eq!(trace.open_of(ARCHIVE), [Inside::Put], "its own hop only");
+        assert_eq!(trace.open_of(REPEATER), [Inside::Pull, Inside::Put]);
+        archive("x event=put_end digest=bb ok=true");
+        assert_eq!(trace.open_of(REPEATER), [Inside::Pull], "all had arrived");
+        archive("x event=put_begin digest=cc bytes=4000000");
+        let _ = trace.tap(ARCHIVE);
+        assert_eq!(trace.open_of(REPEATER), [Inside::Pull]);
+        archive("x event=put_begin digest=dd bytes=4000000");
+        let _ = trace.tap(REPEATER);
+        assert!(trace.open_of(ARCHIVE).is_empty(), "its sender is gone");
     }
 }

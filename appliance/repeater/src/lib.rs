@@ -33,7 +33,6 @@ pub mod status;
 
 mod cli;
 mod run;
-mod trace;
 
 pub use cli::main;
 pub use run::run;

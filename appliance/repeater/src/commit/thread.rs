@@ -238,13 +238,15 @@ impl Thread {
         }
         let began = self.clock.instant();
         debug!(target: "repeater::trace", event = "barrier_begin", bytes = pending.bytes);
-        let committed = match self.spool.commit(self.clock.now()) {
+        let committed = self.spool.commit(self.clock.now());
+        let held = committed.as_ref().map_or(0, |c| c.held.len());
+        debug!(target: "repeater::trace", event = "barrier_end", held, ok = committed.is_ok());
+        let committed = match committed {
             Ok(committed) => committed,
             Err(e) if e.reaction() == Reaction::NoSpace => return self.wait_for_room(&e),
             Err(e) => return Err(e.to_string()),
         };
         let took = self.clock.instant() - began;
-        debug!(target: "repeater::trace", event = "barrier_end", held = committed.held.len());
         if pending.bytes > 0 {
             self.metrics.commit_seconds.observe(took.as_secs_f64());
         }

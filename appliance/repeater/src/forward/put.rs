@@ -19,7 +19,6 @@ use super::sites::Sites;
 use crate::commit::{Storage, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::trace::Transfer;
 
 /// How a put ended.
 #[derive(Debug)]
@@ -54,12 +53,10 @@ pub struct Means {
 /// Puts one segment or header, until `stop`. `order` falls with each put of a session: earlier ones go first.
 pub async fn put(means: Means, task: PutTask, order: i32, stop: Tasks) -> (Digest, Outcome) {
     let digest = task.digest;
-    let mut trace = Transfer::put(digest, task.length);
     let outcome = match stream(&means, &task, order, &stop).await {
         Ok(()) => Outcome::Sent,
         Err(outcome) => outcome,
     };
-    trace.ok = matches!(outcome, Outcome::Sent);
     (digest, outcome)
 }
 

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use link::clock::Clock;
 use link::frame;
 use link::quic::Peer;
+use link::receiving::{self, Receiving};
 use link::tasks::Tasks;
 use protocol::codec;
 use protocol::ids::Digest;
@@ -23,7 +24,6 @@ use super::progress::Progress;
 use crate::commit::{Pulled, Slot, Storage, StorageError};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::trace::Transfer;
 
 /// How a pull ended.
 #[derive(Debug)]
@@ -74,17 +74,16 @@ pub async fn pull(means: Means, task: PullTask, _permit: Permit) -> (PullTask, O
     let digest = task.digest;
     let outcome = match means.storage.begin(digest).await {
         Ok(slot) => {
-            let mut trace = Transfer::pull(digest, &task.recording.camera.serial, slot.remaining());
-            let outcome = stream(&means, digest, slot).await;
-            trace.ok = matches!(outcome, Outcome::Judged(_));
-            outcome
+            let (serial, hop) = (&task.recording.camera.serial, receiving::Hop::Camera);
+            let told = Receiving::new(hop, digest, serial, slot.remaining());
+            stream(&means, digest, told, slot).await
         }
         Err(e) => Outcome::NotNow(e),
     };
     (task, outcome)
 }
 
-async fn stream(means: &Means, digest: Digest, slot: Slot) -> Outcome {
+async fn stream(means: &Means, digest: Digest, mut told: Receiving, slot: Slot) -> Outcome {
     let mut pace = Pace::new(means.clock.instant(), means.progress.own());
     let opened = patiently(means, &pace, means.peer.connection.open_bi()).await;
     let (mut send, mut recv) = match opened {
@@ -102,7 +101,7 @@ async fn stream(means: &Means, digest: Digest, slot: Slot) -> Outcome {
     }
     let _ = send.finish();
     let came = match answer(means, &mut pace, &mut recv, &slot).await {
-        Ok(()) => bytes(means, &mut pace, &mut recv, &slot).await,
+        Ok(()) => bytes(means, &mut pace, &mut recv, (&slot, &mut told)).await,
         refused => refused,
     };
     match came {
@@ -159,7 +158,7 @@ async fn bytes(
     means: &Means,
     pace: &mut Pace,
     recv: &mut RecvStream,
-    slot: &Slot,
+    (slot, told): (&Slot, &mut Receiving),
 ) -> Result<(), Outcome> {
     let mut remaining = slot.remaining();
     while remaining > 0 {
@@ -170,7 +169,10 @@ async fn bytes(
         let mut filled = 0;
         while filled < most {
             match some(means, pace, recv, &mut chunk[filled..]).await {
-                Ok(n) => filled += n,
+                Ok(n) => {
+                    told.came(n as u64);
+                    filled += n;
+                }
                 Err(outcome) => {
                     // What came before a break belongs to the prefix, to the last byte.
                     chunk.truncate(filled);
