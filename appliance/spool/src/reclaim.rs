@@ -90,7 +90,8 @@ impl Spool {
         }
     }
 
-    /// Bytes that one camera's segments take here.
+    /// Bytes that one camera's segments take here and that nobody else can have: of what is not archived. What is
+    /// archived stays only as long as its room is not needed, so it counts towards nobody's share.
     ///
     /// # Errors
     /// None now; kept fallible like its likes.
@@ -100,7 +101,7 @@ impl Spool {
             .names
             .camera(camera)
             .and_then(|n| self.books.totals.cameras.get(&n));
-        Ok(totals.map_or(0, |t| t.bytes_here))
+        Ok(totals.map_or(0, |t| t.unarchived_bytes))
     }
 
     /// Makes room where it is needed: above the high watermark, or while pulling waits for the low one, or on a

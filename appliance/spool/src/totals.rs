@@ -67,6 +67,8 @@ pub(crate) struct CameraTotals {
     pub(crate) outstanding: Tally,
     /// Bytes that its files take here, reserved ones among them.
     pub(crate) bytes_here: u64,
+    /// Of those, bytes of what is not archived: they cannot be reclaimed for others.
+    pub(crate) unarchived_bytes: u64,
     pub(crate) recordings: u64,
 }
 
@@ -88,6 +90,7 @@ impl Totals {
         if is_outstanding(row.stage()) {
             self.counts.outstanding.add(row);
             camera.outstanding.add(row);
+            camera.unarchived_bytes += row.disk_bytes();
         }
         if row.is_unaccounted() {
             self.counts.unaccounted.add(row);
@@ -103,6 +106,7 @@ impl Totals {
         if is_outstanding(row.stage()) {
             self.counts.outstanding.take(row);
             camera.outstanding.take(row);
+            camera.unarchived_bytes = camera.unarchived_bytes.saturating_sub(row.disk_bytes());
         }
         if row.is_unaccounted() {
             self.counts.unaccounted.take(row);

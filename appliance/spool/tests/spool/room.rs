@@ -59,6 +59,33 @@ fn pulling_stops_and_resumes_and_nothing_is_dropped() {
 }
 
 #[test]
+fn what_is_archived_takes_nothing_of_its_cameras_share() {
+    let world = small();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let (old, new) = (camera.footage(0, &[100_000]), camera.footage(1, &[50_000]));
+    keep(&mut spool, &camera, &old);
+    let one = spool.camera_bytes(&camera.id).unwrap();
+    assert!(one >= 100_000, "{one}");
+    keep(&mut spool, &camera, &new);
+    let both = spool.camera_bytes(&camera.id).unwrap();
+    assert!(both >= one + 50_000, "{both}");
+    spool
+        .receipt(&world.full_receipt("daejeon", &old), NOW)
+        .unwrap();
+    spool.commit(NOW).unwrap();
+    assert!(
+        spool.open_copy(&old.digest(0)).is_ok(),
+        "its copy is still here"
+    );
+    assert_eq!(spool.camera_bytes(&camera.id).unwrap(), both - one);
+    drop(spool);
+    let spool = world.open();
+    assert_eq!(spool.camera_bytes(&camera.id).unwrap(), both - one);
+    let status = &spool.cameras().unwrap()[0];
+    assert_eq!(status.bytes_here, both, "status tells all of it");
+}
+
+#[test]
 fn the_longest_archived_goes_first_and_only_when_room_is_needed() {
     let world = small();
     let (mut spool, camera) = (world.open(), world.camera("C1", 1));
