@@ -30,6 +30,42 @@ pub fn rank(class: Class) -> u8 {
     2 - class as u8
 }
 
+/// What a camera says of its need, in its hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Battery in percent, where it says so.
+    pub battery_percent: Option<u8>,
+    /// Whether it charges, where it says so.
+    pub charging: Option<bool>,
+    /// Free storage in bytes.
+    pub free_bytes: u64,
+}
+
+/// Bytes that a camera records in a second at most (1080p at 13.7 Mbit/s): how fast it fills.
+pub const RECORDS_BYTES_PER_SECOND: u64 = 1_712_500;
+/// Milliseconds in which a docked camera gains one percent: two hours from empty to full.
+pub const CHARGES_PERCENT_MS: u64 = 72_000;
+/// Whoever stays for a whole shift and has room for it is in no haste.
+pub const SHIFT_MS: u64 = 8 * 60 * 60 * 1000;
+
+/// When a camera that said so `now` is expected to leave or be full, whichever is sooner; none where neither happens
+/// within a shift. A docked camera is taken out when it is charged, one that does not charge at any moment. It is
+/// what the camera says: a lie gains it the first place among its class, and nobody loses the segment in flight
+/// that each camera always has.
+#[must_use]
+pub fn deadline(now: Time, need: Need) -> Option<Time> {
+    let full = (need.free_bytes / RECORDS_BYTES_PER_SECOND).saturating_mul(1000);
+    let leaves = match (need.charging, need.battery_percent) {
+        (Some(false), _) => Some(0),
+        (Some(true), Some(percent)) => {
+            Some(u64::from(100u8.saturating_sub(percent)) * CHARGES_PERCENT_MS)
+        }
+        _ => None,
+    };
+    let soonest = leaves.map_or(full, |l| l.min(full));
+    (soonest < SHIFT_MS).then(|| now.plus_ms(soonest))
+}
+
 /// One camera that waits for a permit to pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
@@ -114,6 +150,33 @@ mod tests {
             served_class(Class::Urgent, URGENT_BYTES_PER_DAY),
             Class::Flagged
         );
+    }
+
+    #[test]
+    fn who_is_charged_full_or_undocked_is_soonest() {
+        let need = |charging, battery_percent, free_bytes| Need {
+            battery_percent,
+            charging,
+            free_bytes,
+        };
+        let (now, roomy) = (Time(1_000), 1 << 40);
+        let at = |need| deadline(now, need).map(|t| t.0 - now.0);
+        assert_eq!(at(need(None, None, roomy)), None, "nothing is known");
+        assert_eq!(at(need(None, Some(50), roomy)), None);
+        assert_eq!(at(need(Some(true), None, roomy)), None);
+        assert_eq!(at(need(Some(true), Some(100), roomy)), Some(0));
+        assert_eq!(
+            at(need(Some(true), Some(50), roomy)),
+            Some(3_600_000),
+            "half of two hours"
+        );
+        assert_eq!(at(need(Some(true), Some(255), roomy)), Some(0));
+        assert_eq!(at(need(Some(false), Some(20), roomy)), Some(0));
+        assert_eq!(at(need(None, None, 0)), Some(0), "full");
+        let minute = 60 * RECORDS_BYTES_PER_SECOND;
+        assert_eq!(at(need(Some(true), Some(50), minute)), Some(60_000));
+        assert_eq!(at(need(None, None, 8 * 60 * minute)), None, "a shift");
+        assert_eq!(at(need(None, None, u64::MAX)), None);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub const NOT_HERE: Duration = Duration::from_secs(10);
 pub const PUT_OFF_MOST: usize = 256;
 /// Cameras of which such digests are remembered.
 pub const PUT_OFF_CAMERAS: usize = 256;
+/// Cameras whose urgent footage of the day is counted; more than these have no urgent quota.
+pub const QUOTA_CAMERAS: usize = 4096;
 /// A session that lasted for so long was worth its dial: the next comes soon.
 pub const WORTHWHILE: Duration = Duration::from_secs(5);
 /// First and longest pause before a camera is dialled again.

@@ -1,7 +1,7 @@
 //! The camera hop: dials every camera that discovery reports, and pulls what its manifests announce.
 //!
 //! One [`dialler`] for each address, one [`session`] for each connection; [`permits`] bound what is in flight over
-//! all cameras and share it; [`transfer`] is one segment's way, at its [`pace`]; [`troubles`] are digests that
+//! all cameras and share it, within each one's urgent quota of the day; [`transfer`] is one segment's way, at its [`pace`]; [`troubles`] are digests that
 //! a camera does not give as it should, put off behind its other footage. A camera on two paths is one camera:
 //! the session that pulls stays while it makes progress, the other is closed as idle.
 
@@ -10,6 +10,7 @@ pub mod greeting;
 pub mod pace;
 pub mod permits;
 pub mod progress;
+mod quota;
 pub mod session;
 pub mod transfer;
 pub mod troubles;

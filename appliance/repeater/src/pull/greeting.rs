@@ -9,8 +9,9 @@ use link::quic::Peer;
 use minicbor::bytes::ByteVec;
 use protocol::codec;
 use protocol::cose;
-use protocol::ids::CameraId;
+use protocol::ids::{CameraId, Time};
 use protocol::message::{CameraHello, Message, RepeaterHello, VERSIONS, common_version};
+use protocol::schedule::{self, Need};
 use tracing::debug;
 
 use super::Hop;
@@ -26,6 +27,8 @@ pub const SOFTWARE: &str = concat!("repeaterd ", env!("CARGO_PKG_VERSION"));
 pub struct Greeted {
     /// Who it is.
     pub camera: CameraId,
+    /// When it is expected to leave or be full, by what it says.
+    pub deadline: Option<Time>,
     /// Number of the key list that it was told.
     pub keys: u64,
     /// The control stream, to the camera.
@@ -56,8 +59,14 @@ pub async fn greet(hop: &Hop, peer: &Peer) -> Result<Greeted, Ended> {
     match codec::decode(&frame) {
         Ok(Message::CameraHello(hello)) => {
             let camera = prove(hop, peer, &hello)?;
+            let need = Need {
+                battery_percent: hello.battery_percent,
+                charging: hello.charging,
+                free_bytes: hello.free_bytes,
+            };
             Ok(Greeted {
                 camera,
+                deadline: schedule::deadline(hop.seams.clock.now(), need),
                 keys: keys.number(),
                 send,
                 recv,

@@ -1,5 +1,6 @@
 //! Permits bound the segments in flight over all cameras, and are where cameras share: who waits is served in the
-//! order of `protocol::schedule`, equal cameras by bytes.
+//! order of `protocol::schedule`: urgent footage within the day's quota, then the camera that leaves or fills
+//! soonest, equal cameras by bytes.
 //!
 //! Two parts make the bound. The pool is shared, and cameras that stall can hold all of it. So a camera that has
 //! nothing in flight may always take one more, beyond the pool: no camera waits for another's silence. Cameras
@@ -13,6 +14,8 @@ use protocol::manifest::Class;
 use protocol::schedule::{self, Waiting};
 use tokio::sync::oneshot;
 
+use super::quota::Quotas;
+
 /// The pool. Clones are the same pool.
 #[derive(Clone, Debug)]
 pub struct Permits(Arc<Mutex<Pool>>);
@@ -23,6 +26,7 @@ struct Pool {
     /// The share of each camera that has a session, or still something in flight.
     shares: HashMap<CameraId, Share>,
     queue: Vec<Waiter>,
+    quotas: Quotas,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,14 +39,27 @@ struct Share {
     bytes: u64,
     /// Whether it has something to pull.
     wants: bool,
+    /// When it is expected to leave or be full, as it last said.
+    deadline: Option<Time>,
+}
+
+/// What a permit is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Class of the recording.
+    pub class: Class,
+    /// When it began.
+    pub captured: Time,
+    /// Bytes of the segment.
+    pub bytes: u64,
+    /// Now: whose day's quota it is.
+    pub now: Time,
 }
 
 #[derive(Debug)]
 struct Waiter {
     camera: CameraId,
-    class: Class,
-    captured: Time,
-    bytes: u64,
+    ask: Ask,
     grant: oneshot::Sender<Permit>,
 }
 
@@ -73,45 +90,43 @@ impl Permits {
             free: most,
             shares: HashMap::new(),
             queue: Vec::new(),
+            quotas: Quotas::default(),
         })))
     }
 
-    /// A camera's session begins: it starts level with the camera that was served least.
+    /// A camera's session begins: it starts level with the camera that was served least. `deadline` is when it is
+    /// expected to leave or be full.
     #[must_use]
-    pub fn join(&self, camera: &CameraId) -> Joined {
+    pub fn join(&self, camera: &CameraId, deadline: Option<Time>) -> Joined {
         let mut pool = self.lock();
         let bytes = pool.shares.values().map(|s| s.bytes).min().unwrap_or(0);
         let fresh = Share {
             bytes,
             ..Share::default()
         };
-        pool.shares.entry(camera.clone()).or_insert(fresh).sessions += 1;
+        let share = pool.shares.entry(camera.clone()).or_insert(fresh);
+        share.sessions += 1;
+        share.deadline = deadline;
         Joined {
             permits: self.clone(),
             camera: camera.clone(),
         }
     }
 
-    /// Waits for a permit for `bytes` of this camera. Dropping the future gives up the place.
-    pub async fn take(
-        &self,
-        camera: &CameraId,
-        class: Class,
-        captured: Time,
-        bytes: u64,
-    ) -> Permit {
+    /// Waits for a permit for this camera. Dropping the future gives up the place.
+    pub async fn take(&self, camera: &CameraId, ask: Ask) -> Permit {
         let (grant, granted) = oneshot::channel();
-        let waiter = Waiter {
-            camera: camera.clone(),
-            class,
-            captured,
-            bytes,
-            grant,
-        };
-        self.lock().queue.push(waiter);
+        let camera = camera.clone();
+        self.wait(Waiter { camera, ask, grant });
         self.serve();
         // The pool lives as long as this handle, and drops a waiter only when it grants.
         granted.await.unwrap_or(Permit(None))
+    }
+
+    fn wait(&self, waiter: Waiter) {
+        let mut pool = self.lock();
+        pool.quotas.pass(waiter.ask.now);
+        pool.queue.push(waiter);
     }
 
     /// Says whether a camera has something to pull.
@@ -119,6 +134,14 @@ impl Permits {
         if let Some(share) = self.lock().shares.get_mut(camera) {
             share.wants = wants;
         }
+    }
+
+    /// Whether this camera has something left of its urgent quota of the day.
+    #[must_use]
+    pub fn has_urgent_quota(&self, camera: &CameraId, now: Time) -> bool {
+        let mut pool = self.lock();
+        pool.quotas.pass(now);
+        pool.quotas.served(&camera.serial, Class::Urgent) == Class::Urgent
     }
 
     /// Whether another camera than this one has a session and something to pull.
@@ -143,9 +166,12 @@ impl Permits {
         let waiter = pool.next()?;
         let pooled = pool.free > 0;
         pool.free -= usize::from(pooled);
+        let (serial, ask) = (&waiter.camera.serial, waiter.ask);
+        let class = pool.quotas.served(serial, ask.class);
+        pool.quotas.spend(serial, class, ask.bytes);
         let share = pool.shares.entry(waiter.camera.clone()).or_default();
         share.in_flight += 1;
-        share.bytes += waiter.bytes;
+        share.bytes += ask.bytes;
         let granted = Granted {
             permits: self.clone(),
             camera: waiter.camera,
@@ -168,10 +194,10 @@ impl Pool {
             .filter(|(_, w)| may(w))
             .map(|(i, w)| {
                 let waiting = Waiting {
-                    class: w.class,
-                    deadline: None,
+                    class: self.quotas.served(&w.camera.serial, w.ask.class),
+                    deadline: share(w).deadline,
                     served_bytes: share(w).bytes,
-                    captured: w.captured,
+                    captured: w.ask.captured,
                 };
                 (i, waiting)
             })
@@ -227,9 +253,24 @@ mod tests {
         }
     }
 
+    fn ask(class: Class, captured: Time, bytes: u64) -> Ask {
+        let now = Time(0);
+        Ask {
+            class,
+            captured,
+            bytes,
+            now,
+        }
+    }
+
     async fn waits(permit: Pin<&mut impl Future<Output = Permit>>) {
         let polled = tokio::time::timeout(Duration::ZERO, permit).await;
         assert!(polled.is_err());
+    }
+
+    async fn comes(permit: Pin<&mut impl Future<Output = Permit>>) -> Permit {
+        let polled = tokio::time::timeout(Duration::from_secs(1), permit).await;
+        polled.expect("whose turn it is")
     }
 
     #[test]
@@ -237,13 +278,13 @@ mod tests {
         link::tasks::current_thread(async {
             let permits = Permits::new(2);
             let (a, b) = (camera(1), camera(2));
-            let _joined = (permits.join(&a), permits.join(&b));
-            let one = permits.take(&a, Class::Routine, Time(0), 4).await;
-            let _two = permits.take(&a, Class::Routine, Time(0), 4).await;
-            let _reserved = permits.take(&b, Class::Routine, Time(0), 2).await;
-            let third = permits.take(&a, Class::Routine, Time(0), 4);
-            let other = permits.take(&b, Class::Routine, Time(9), 4);
-            let urgent = permits.take(&a, Class::Urgent, Time(9), 4);
+            let _joined = (permits.join(&a, None), permits.join(&b, None));
+            let one = permits.take(&a, ask(Class::Routine, Time(0), 4)).await;
+            let _two = permits.take(&a, ask(Class::Routine, Time(0), 4)).await;
+            let _reserved = permits.take(&b, ask(Class::Routine, Time(0), 2)).await;
+            let third = permits.take(&a, ask(Class::Routine, Time(0), 4));
+            let other = permits.take(&b, ask(Class::Routine, Time(9), 4));
+            let urgent = permits.take(&a, ask(Class::Urgent, Time(9), 4));
             tokio::pin!(third, other, urgent);
             waits(third.as_mut()).await;
             waits(other.as_mut()).await;
@@ -266,14 +307,14 @@ mod tests {
             let stalling: Vec<_> = (0..14).map(camera).collect();
             let mut held = Vec::new();
             for camera in stalling.iter().chain(&stalling).chain(&stalling).take(40) {
-                held.push(permits.take(camera, Class::Urgent, Time(0), 4).await);
+                held.push(permits.take(camera, ask(Class::Urgent, Time(0), 4)).await);
             }
             let honest = camera(99);
-            let _joined = permits.join(&honest);
+            let _joined = permits.join(&honest, None);
             for _ in 0..3 {
-                let one = permits.take(&honest, Class::Routine, Time(9), 4).await;
+                let one = permits.take(&honest, ask(Class::Routine, Time(9), 4)).await;
                 // A second one waits for the pool: the reserve is one.
-                let second = permits.take(&honest, Class::Routine, Time(9), 4);
+                let second = permits.take(&honest, ask(Class::Routine, Time(9), 4));
                 tokio::pin!(second);
                 waits(second.as_mut()).await;
                 drop(one);
@@ -291,12 +332,93 @@ mod tests {
     fn a_session_that_is_dropped_wants_nothing_and_two_of_one_camera_are_counted() {
         let permits = Permits::new(1);
         let (a, b) = (camera(1), camera(2));
-        let (first, second) = (permits.join(&a), permits.join(&a));
+        let (first, second) = (permits.join(&a, None), permits.join(&a, None));
         permits.wants(&a, true);
         drop(first);
         assert!(permits.others_want(&b), "the other session is there");
         drop(second);
         assert!(!permits.others_want(&b));
         assert!(permits.lock().shares.is_empty());
+    }
+
+    #[test]
+    fn who_leaves_soonest_goes_first_within_a_class_and_leaves_the_others_their_one() {
+        link::tasks::current_thread(async {
+            let permits = Permits::new(1);
+            let (late, soon, unknown) = (camera(1), camera(2), camera(3));
+            let hour = 3_600_000;
+            let _joined = (
+                permits.join(&late, Some(Time(2 * hour))),
+                permits.join(&soon, Some(Time(hour))),
+                permits.join(&unknown, None),
+            );
+            // Somebody has the pool's one, and each the one that it may have in any case.
+            let other = camera(4);
+            let pooled = permits.take(&other, ask(Class::Routine, Time(0), 9)).await;
+            let mut held = Vec::new();
+            for camera in [&late, &soon, &unknown] {
+                held.push(permits.take(camera, ask(Class::Routine, Time(0), 9)).await);
+            }
+            let (one, two) = (
+                ask(Class::Routine, Time(0), 9),
+                ask(Class::Flagged, Time(9), 9),
+            );
+            let others = permits.take(&unknown, one);
+            let lates = permits.take(&late, one);
+            let soons = permits.take(&soon, one);
+            let flagged = permits.take(&unknown, two);
+            tokio::pin!(others, lates, soons, flagged);
+            waits(others.as_mut()).await;
+            waits(lates.as_mut()).await;
+            waits(soons.as_mut()).await;
+            waits(flagged.as_mut()).await;
+            drop(pooled);
+            let first = comes(flagged.as_mut()).await;
+            waits(soons.as_mut()).await;
+            drop(first);
+            let second = comes(soons.as_mut()).await;
+            waits(lates.as_mut()).await;
+            drop(second);
+            let third = comes(lates.as_mut()).await;
+            waits(others.as_mut()).await;
+            drop(third);
+            drop(comes(others.as_mut()).await);
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn urgent_beyond_the_quota_waits_behind_urgent_within_it() {
+        link::tasks::current_thread(async {
+            let permits = Permits::new(1);
+            let (greedy, honest) = (camera(1), camera(2));
+            let _joined = (permits.join(&greedy, None), permits.join(&honest, None));
+            let quota = schedule::URGENT_BYTES_PER_DAY;
+            drop(
+                permits
+                    .take(&greedy, ask(Class::Urgent, Time(0), quota))
+                    .await,
+            );
+            assert!(!permits.has_urgent_quota(&greedy, Time(0)));
+            assert!(permits.has_urgent_quota(&honest, Time(0)));
+            let other = camera(3);
+            let pooled = permits.take(&other, ask(Class::Routine, Time(0), 1)).await;
+            // By bytes, and by age, the greedy one would be first.
+            let mine = permits.take(&honest, ask(Class::Routine, Time(0), 2 * quota));
+            let mine = mine.await;
+            let theirs = permits.take(&greedy, ask(Class::Routine, Time(0), 1));
+            let theirs = theirs.await;
+            let beyond = permits.take(&greedy, ask(Class::Urgent, Time(0), 1));
+            let within = permits.take(&honest, ask(Class::Urgent, Time(9), 1));
+            tokio::pin!(beyond, within);
+            waits(beyond.as_mut()).await;
+            waits(within.as_mut()).await;
+            drop(pooled);
+            let first = comes(within.as_mut()).await;
+            waits(beyond.as_mut()).await;
+            drop((first, mine, theirs));
+            drop(comes(beyond.as_mut()).await);
+        })
+        .unwrap();
     }
 }

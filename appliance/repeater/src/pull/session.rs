@@ -167,7 +167,7 @@ impl Session<'_> {
             hop,
             path,
             bell,
-            _joined: hop.permits.join(&greeted.camera),
+            _joined: hop.permits.join(&greeted.camera, greeted.deadline),
             camera: greeted.camera,
             send: greeted.send,
             means,

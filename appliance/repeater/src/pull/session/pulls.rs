@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use protocol::ids::Digest;
 use protocol::manifest::Class;
 use protocol::message::Code;
-use protocol::pressure;
+use protocol::pressure::{self, Gate};
 use spool::{PullTask, Reaction};
 use tracing::{debug, warn};
 
@@ -17,6 +17,7 @@ use super::Session;
 use crate::commit::{Pulled, StorageError};
 use crate::ended::Ended;
 use crate::limits;
+use crate::pull::permits::Ask;
 use crate::pull::transfer::{self, Outcome};
 
 impl Session<'_> {
@@ -50,6 +51,8 @@ impl Session<'_> {
             .collect();
         let camera = self.camera.clone();
         let crowded = self.hop.permits.others_want(&camera);
+        let wall = self.means.clock.now();
+        let urgent_left = self.hop.permits.has_urgent_quota(&camera, wall);
         let looked = self.hop.storage.ask(move |spool, now| {
             let with = |more: &[Digest]| skip.iter().chain(more).copied().collect::<HashSet<_>>();
             let mut tasks = spool.next_pulls(&camera, limits::PULL_BATCH, &with(&behind), now)?;
@@ -58,10 +61,12 @@ impl Session<'_> {
             }
             let held = spool.camera_bytes(&camera)?;
             let over_share = !pressure::may_hold(held, spool.space().capacity_bytes, crowded);
-            if over_share {
-                // Urgent footage has its own reserve of the spool, and comes first in these tasks.
-                tasks.retain(|task| task.class == Class::Urgent);
-            }
+            // Urgent footage has its own reserve of the spool, within its quota, and comes first in these tasks.
+            let reserved = over_share || spool.gate() != Gate::Open;
+            tasks.retain(|task| match task.class {
+                Class::Urgent => urgent_left || !reserved,
+                _ => !over_share,
+            });
             Ok((tasks, over_share))
         });
         let (tasks, over_share) = looked.await?;
@@ -69,7 +74,7 @@ impl Session<'_> {
             &self.camera,
             !tasks.is_empty() || !self.in_flight.is_empty(),
         );
-        if over_share && tasks.is_empty() {
+        if (over_share || !urgent_left) && tasks.is_empty() {
             self.paused_until = Some(now + Duration::from_secs(1));
         }
         self.ready = tasks.into();
@@ -85,8 +90,14 @@ impl Session<'_> {
         );
         let pull = self.tasks.spawn("pull", async move {
             let camera = &task.recording.camera;
+            let ask = Ask {
+                class: task.class,
+                captured: task.captured,
+                bytes: task.length.into(),
+                now: means.clock.now(),
+            };
             let permit = tokio::select! {
-                permit = permits.take(camera, task.class, task.captured, task.length.into()) => permit,
+                permit = permits.take(camera, ask) => permit,
                 () = tasks.cancelled() => {
                     return (task, Outcome::Broken("the session ended".into()));
                 }
