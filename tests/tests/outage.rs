@@ -60,6 +60,28 @@ fn cameras_offload_without_an_archive_and_the_spool_drains_when_it_is_back() {
 }
 
 #[test]
+fn what_a_camera_says_it_holds_reaches_the_site_though_it_left_and_the_repeater_restarted() {
+    let station = Station::new(Plan::default());
+    let mut site = station.site("site-a");
+    site.gateway().kill();
+    let mut camera = station.camera(1);
+    let sealed = camera.seal(&footage(1, MIB), &[]);
+    let mut repeater = station.repeater(&[camera.serve()], &[site.told()]);
+    repeater.wait_held(sealed.items());
+    camera.server().stop();
+    assert_eq!(repeater.daemon().stop(), Some(0));
+    repeater.run();
+    site.run();
+    let of_camera = site.store().join("inventories").join("BWC-0001");
+    until("the site has its inventory", || {
+        let incarnations = std::fs::read_dir(&of_camera).into_iter().flatten();
+        incarnations
+            .filter_map(Result::ok)
+            .any(|i| i.path().join("0000.cose").exists())
+    });
+}
+
+#[test]
 fn one_of_two_sites_is_away_and_two_receipts_are_asked_for() {
     let station = Station::new(Plan {
         sites: &["site-a", "site-b"],

@@ -56,6 +56,8 @@ pub const LAST_WORD: Duration = Duration::from_secs(1);
 /// Addresses that discovery may keep a dialler for.
 pub const SIGHTINGS: usize = 256;
 
+/// Cameras whose inventories are sent to a site in one go, before its other work has its turn.
+pub const INVENTORIES_AT_ONCE: usize = 8;
 /// Manifests offered to a site and not yet answered.
 pub const OFFERS_IN_FLIGHT: usize = 16;
 /// Manifests whose answer is remembered on a connection.

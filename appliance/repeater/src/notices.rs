@@ -3,10 +3,10 @@
 //! there may be work, never what: the ledger says that.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::ids::{CameraId, SiteId};
-use protocol::inventory::Inventory;
 use tokio::sync::Notify;
 
 /// The register of sleeping sessions. Clones are the same register.
@@ -72,30 +72,20 @@ impl Notices {
     }
 }
 
-/// The cameras' newest inventories, on their way to the sites. Clones are the same register.
+/// How often a camera has brought an inventory since the start. The inventories themselves are in the spool: whoever
+/// passes them on reads them there. Clones are the same count.
 #[derive(Clone, Debug, Default)]
-pub struct Inventories(Arc<Mutex<HashMap<CameraId, Arc<Inventory>>>>);
+pub struct Inventories(Arc<AtomicU64>);
 
 impl Inventories {
-    /// Cameras whose inventory is kept for the sites at most.
-    const MOST: usize = 256;
-
-    /// A camera brought an inventory.
-    pub fn bring(&self, inventory: Inventory) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < Self::MOST || all.contains_key(inventory.camera()) {
-            all.insert(inventory.camera().clone(), Arc::new(inventory));
-        }
+    /// A camera brought one, and the spool has it.
+    pub fn bring(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All of them.
+    /// How often so far.
     #[must_use]
-    pub fn newest(&self) -> Vec<Arc<Inventory>> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+    pub fn brought(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }

@@ -55,7 +55,7 @@ pub struct Hop {
     pub alarms: Alarms,
     /// Bells.
     pub notices: Notices,
-    /// The cameras' newest inventories, for the sites.
+    /// That cameras brought inventories, for the sites.
     pub inventories: Inventories,
     /// Segments in flight over all cameras.
     pub permits: Permits,

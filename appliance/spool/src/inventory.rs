@@ -5,11 +5,14 @@
 //! next call at once, durable at the next commit, the file before the rows.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 
+use bytes::Bytes;
 use protocol::custody::{Event, Stage};
-use protocol::ids::{Range, Time};
+use protocol::ids::{CameraId, Range, Time};
 use protocol::inventory::{Fate, Held, Inventory};
+use protocol::limits;
 use protocol::message::WantManifests;
 
 use crate::books::{Recording, step};
@@ -27,7 +30,71 @@ pub struct InventoryOutcome {
     pub fresh: bool,
 }
 
+/// The pages of a stored inventory, in order, each as its camera signed it. Reads one at a time; a newer inventory
+/// that comes meanwhile is another file.
+#[derive(Debug)]
+pub struct InventoryPages(File);
+
+impl InventoryPages {
+    /// The next page; none after the last one.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or is not what was written.
+    pub fn next_page(&mut self) -> io::Result<Option<Bytes>> {
+        let mut length = [0; 4];
+        if self.0.read(&mut length[..1])? == 0 {
+            return Ok(None);
+        }
+        self.0.read_exact(&mut length[1..])?;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if length > limits::INVENTORY_PAGE_BYTES {
+            let what = format!("a page of {length} bytes in a stored inventory");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        let mut page = vec![0; length];
+        self.0.read_exact(&mut page)?;
+        Ok(Some(page.into()))
+    }
+}
+
 impl Spool {
+    /// The number of each camera's newest inventory.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn inventory_numbers(&self) -> Result<Vec<(CameraId, u64)>, SpoolError> {
+        let mut all = Vec::new();
+        for (id, number) in self.books.names.cameras() {
+            let newest = self.books.camera(number)?.inventory;
+            all.extend(newest.map(|n| (id.clone(), n)));
+        }
+        Ok(all)
+    }
+
+    /// A camera's newest inventory, with its number; none where none is stored, or not durably yet.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn open_inventory(
+        &self,
+        camera: &CameraId,
+    ) -> Result<Option<(u64, InventoryPages)>, SpoolError> {
+        let Some(number) = self.books.names.camera(camera) else {
+            return Ok(None);
+        };
+        let path = self.folder.inventory(camera);
+        let pending = self.group.renames.iter().any(|(_, to)| *to == path);
+        let newest = self.books.camera(number)?.inventory;
+        let Some(newest) = newest.filter(|_| !pending) else {
+            return Ok(None);
+        };
+        match File::open(&path) {
+            Ok(file) => Ok(Some((newest, InventoryPages(file)))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).at(&path),
+        }
+    }
+
     /// Takes a camera's inventory.
     ///
     /// # Errors

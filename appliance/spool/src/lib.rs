@@ -90,7 +90,7 @@ pub use commit::{Committed, Durable, Pending};
 pub use error::{Reaction, SpoolError};
 pub use faults::{Fault, Faults};
 pub use forward::{OfferTask, PutTask, ReceiptOutcome};
-pub use inventory::InventoryOutcome;
+pub use inventory::{InventoryOutcome, InventoryPages};
 pub use logbook::{Entry, LogbookHead};
 pub use pull::{Finished, Incoming, PullTask};
 pub use reclaim::{Reclaimed, Space};

@@ -90,7 +90,10 @@ pub struct Session<'a> {
     /// It owed answers on the connection before and has given none yet on this one.
     pub(super) doubted: bool,
     pub(super) beside: Option<JoinHandle<Result<Peer, LinkError>>>,
+    /// Numbers of the inventories that the site has, and since when.
     pub(super) inventories_sent: HashMap<protocol::ids::CameraId, (u64, Instant)>,
+    /// How many inventories had been brought when the spool was last looked through for them, and when.
+    pub(super) inventories_seen: Option<(u64, Instant)>,
 }
 
 impl Session<'_> {
@@ -143,6 +146,7 @@ impl Session<'_> {
             doubted,
             beside: None,
             inventories_sent: HashMap::new(),
+            inventories_seen: None,
         };
         match session.serve(recv).await {
             Ok(()) => Ended::Stopped,

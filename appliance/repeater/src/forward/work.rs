@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use protocol::ids::Digest;
+use protocol::ids::{CameraId, Digest};
 use protocol::manifest::Class;
 use protocol::message::Message;
-use spool::{OfferTask, PutTask, Spool};
+use spool::{InventoryPages, OfferTask, PutTask, Spool};
+use tracing::warn;
 
 use super::put;
 use super::session::{Asked, Session, UnderWay};
@@ -16,28 +17,83 @@ use crate::limits;
 /// A manifest is offered by name, for what is put of it, at most so often.
 const OFFER_AGAIN: Duration = Duration::from_secs(1);
 
+/// An inventory newer than the one `sent` is due, but each camera's at most so often.
+const INVENTORY_EVERY: Duration = Duration::from_secs(60);
+/// The spool is looked through for inventories at most so often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether the site is to be sent a camera's inventory of that number.
+fn is_due(sent: Option<&(u64, Instant)>, number: u64, now: Instant) -> bool {
+    sent.is_none_or(|(n, at)| *n < number && now.saturating_duration_since(*at) >= INVENTORY_EVERY)
+}
+
+/// Whether the spool is looked through, last `seen` when so many had been brought: something was brought since, or
+/// what was not due then may be.
+fn look_again(seen: Option<(u64, Instant)>, brought: u64, now: Instant) -> bool {
+    seen.is_none_or(|(before, at)| {
+        let ago = now.saturating_duration_since(at);
+        ago >= INVENTORY_EVERY || (before != brought && ago >= LOOK_EVERY)
+    })
+}
+
 impl Session<'_> {
-    /// The cameras' newest inventories, each camera's at most once a minute.
+    /// The cameras' newest inventories out of the spool, each camera's at most once a minute, a few cameras at a time
+    /// and one page in memory.
     pub(super) async fn send_inventories(&mut self) -> Result<(), Ended> {
         let now = self.hop.seams.clock.instant();
-        let due = |sent: Option<&(u64, Instant)>, number| {
-            sent.is_none_or(|(n, at)| {
-                *n < number && now.saturating_duration_since(*at) >= Duration::from_secs(60)
-            })
-        };
-        for inventory in self.hop.inventories.newest() {
-            if due(
-                self.inventories_sent.get(inventory.camera()),
-                inventory.number(),
-            ) {
-                for page in inventory.pages() {
-                    self.say(&Message::Inventory(page.bytes().clone())).await?;
+        let brought = self.hop.inventories.brought();
+        if !look_again(self.inventories_seen, brought, now) {
+            return Ok(());
+        }
+        let numbers = self.hop.storage.ask(|s, _| s.inventory_numbers()).await?;
+        let sent = &self.inventories_sent;
+        let mut due: Vec<CameraId> = numbers
+            .into_iter()
+            .filter(|(camera, number)| is_due(sent.get(camera), *number, now))
+            .map(|(camera, _)| camera)
+            .collect();
+        let mut rest = due.len() > limits::INVENTORIES_AT_ONCE;
+        due.truncate(limits::INVENTORIES_AT_ONCE);
+        for camera in due {
+            let id = camera.clone();
+            let open = move |spool: &mut Spool, _| spool.open_inventory(&id);
+            match self.hop.storage.ask(open).await? {
+                Some((number, pages)) => {
+                    self.send_pages(&camera, pages).await?;
+                    self.inventories_sent.insert(camera, (number, now));
                 }
-                self.inventories_sent
-                    .insert(inventory.camera().clone(), (inventory.number(), now));
+                None => rest = true, // its barrier is under way
             }
         }
+        // What is left is looked for again soon: as if one more had been brought.
+        let seen = if rest {
+            brought.wrapping_sub(1)
+        } else {
+            brought
+        };
+        self.inventories_seen = Some((seen, now));
         Ok(())
+    }
+
+    async fn send_pages(
+        &mut self,
+        camera: &CameraId,
+        mut pages: InventoryPages,
+    ) -> Result<(), Ended> {
+        loop {
+            let read = tokio::task::spawn_blocking(move || (pages.next_page(), pages)).await;
+            let (page, rest) =
+                read.map_err(|e| Ended::Broken(format!("reading an inventory: {e}")))?;
+            pages = rest;
+            match page {
+                Ok(Some(page)) => self.say(&Message::Inventory(page)).await?,
+                Ok(None) => return Ok(()),
+                Err(e) => {
+                    warn!(%camera, "its stored inventory cannot be passed on: {e}");
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Asks the ledger once for what may be offered and put now, and does it.
@@ -179,5 +235,31 @@ impl Session<'_> {
         let order = self.order;
         let put = async move { put::put(means, task, order, stop).await };
         self.puts.push(self.tasks.spawn("put", put));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inventory_is_sent_once_and_a_newer_one_a_minute_later() {
+        let began = link::clock::Clock::system().instant();
+        let later = |s| began + Duration::from_secs(s);
+        assert!(is_due(None, 0, began));
+        assert!(!is_due(Some(&(4, began)), 4, later(3600)), "it has it");
+        assert!(!is_due(Some(&(4, began)), 5, later(59)));
+        assert!(is_due(Some(&(4, began)), 5, later(60)));
+    }
+
+    #[test]
+    fn the_spool_is_looked_through_when_something_came_but_not_at_every_event() {
+        let began = link::clock::Clock::system().instant();
+        let later = |ms| began + Duration::from_millis(ms);
+        assert!(look_again(None, 0, began), "what is there from before");
+        assert!(!look_again(Some((3, began)), 3, later(59_000)));
+        assert!(look_again(Some((3, began)), 3, later(60_000)));
+        assert!(!look_again(Some((3, began)), 4, later(999)));
+        assert!(look_again(Some((3, began)), 4, later(1000)));
     }
 }

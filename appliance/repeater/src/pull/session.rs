@@ -275,7 +275,6 @@ impl Session<'_> {
         let inventory = Inventory::assemble(std::mem::take(&mut self.pages));
         let inventory = inventory.map_err(|e| Ended::Fault(format!("inventory: {e}")))?;
         let number = inventory.number();
-        self.hop.inventories.bring(inventory.clone());
         if self.path.troubles.listed(&inventory) {
             self.hop.acquit(&self.camera.to_string());
         }
@@ -284,6 +283,7 @@ impl Session<'_> {
             .storage
             .ask(move |spool, now| spool.inventory(&inventory, now))
             .await?;
+        self.hop.inventories.bring();
         debug!(camera = %self.camera, number, wanted = outcome.want.len(), "inventory");
         self.wants = outcome.want.into();
         // What the inventory lists without receipts is owed them again.

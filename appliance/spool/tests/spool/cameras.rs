@@ -74,6 +74,50 @@ fn a_camera_that_goes_back_in_time_is_an_alarm() {
 }
 
 #[test]
+fn a_stored_inventory_is_read_page_by_page_when_it_is_durable() {
+    let world = World::new();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let gone = [Range { from: 0, to: 2 }];
+    let [four, five] = [4, 5].map(|number| camera.inventory(number, 3, Vec::new(), &gone));
+    assert_eq!(spool.inventory_numbers().unwrap(), []);
+    assert!(spool.open_inventory(&camera.id).unwrap().is_none());
+    spool.inventory(&four, NOW).unwrap();
+    assert!(
+        spool.open_inventory(&camera.id).unwrap().is_none(),
+        "its barrier is to come"
+    );
+    spool.commit(NOW).unwrap();
+    let (number, mut old) = spool.open_inventory(&camera.id).unwrap().unwrap();
+    assert_eq!(number, 4);
+    // A newer one takes the name, not the file that is being read.
+    spool.inventory(&five, NOW).unwrap();
+    assert!(
+        spool.open_inventory(&camera.id).unwrap().is_none(),
+        "the file is still the old one's"
+    );
+    spool.commit(NOW).unwrap();
+    let page = old.next_page().unwrap();
+    assert_eq!(page.as_ref(), Some(four.pages()[0].bytes()));
+    assert_eq!(old.next_page().unwrap(), None);
+    drop(spool);
+    let spool = world.open();
+    let known = spool.inventory_numbers().unwrap();
+    assert_eq!(known, [(camera.id.clone(), 5)], "after a restart too");
+    let (number, mut new) = spool.open_inventory(&camera.id).unwrap().unwrap();
+    assert_eq!(number, 5);
+    assert_eq!(
+        new.next_page().unwrap().as_ref(),
+        Some(five.pages()[0].bytes())
+    );
+    // A length that no page has is not allocated for.
+    let file = std::fs::read_dir(world.path("inventories")).unwrap().next();
+    let file = file.unwrap().unwrap();
+    std::fs::write(file.path(), u32::MAX.to_be_bytes()).unwrap();
+    let (_, mut damaged) = spool.open_inventory(&camera.id).unwrap().unwrap();
+    assert!(damaged.next_page().is_err());
+}
+
+#[test]
 fn what_nobody_is_known_to_hold_is_an_alarm() {
     let world = World::new();
     let (mut spool, camera) = (world.open(), world.camera("C1", 1));
