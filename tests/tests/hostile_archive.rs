@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -178,6 +180,33 @@ fn a_site_that_never_answers_loses_its_work_while_a_camera_offloads() {
         repeater.counted("repeater_put_bytes_total{site=\"site-a\"}"),
         0
     );
+}
+
+#[test]
+fn a_site_that_takes_and_signs_nothing_is_seen_to_owe_until_it_signs() {
+    let station = Station::new(Plan::default());
+    let mut camera = station.camera(1);
+    camera.seal(&footage(1, MIB), &[]);
+    let (key, signs) = (
+        receipt_key(&station, "site-a"),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let asked = Arc::clone(&signs);
+    let site = Script::new(&station, "site-a", move |m| {
+        match asked.load(Ordering::Relaxed) {
+            true => receipt(signed(receipt_body("site-a", EPOCH, m), &key)),
+            false => Vec::new(),
+        }
+    });
+    let site = site.listen(&station, "site-a");
+    let repeater = station.repeater(&[camera.serve()], &[("site-a", site.address)]);
+    let owes = || !repeater.status()["archives"][0]["receipt_due_seconds"].is_null();
+    until("it has taken something", owes);
+    throughout("it owes", Duration::from_secs(1), owes);
+    signs.store(true, Ordering::Relaxed);
+    camera.seal(&footage(2, MIB), &[]);
+    until("it has signed", || !owes());
+    assert!(repeater.counted("repeater_receipts_total{site=\"site-a\"}") > 0);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub const NO_ARCHIVE: &str = "no_archive";
 pub const SITE_SILENT: &str = "site_silent";
 /// What to do about it.
 pub const MEND_SILENT: &str = "check the uplink to this site; other sites of the policy take over";
+/// A site takes footage and signs no receipt.
+pub const SITE_NO_RECEIPTS: &str = "site_no_receipts";
 /// A site refused something.
 pub const KEY_LIST_REFUSED: &str = "key_list_refused";
 /// The revocation list is past its date.
@@ -31,9 +33,10 @@ pub const CAMERA_FAULT: &str = "camera_fault";
 pub const SITE_FAULT: &str = "site_fault";
 
 /// Every code that the hops raise; the spool's are `spool::alarm::CODES`.
-pub const CODES: [&str; 7] = [
+pub const CODES: [&str; 8] = [
     NO_ARCHIVE,
     SITE_SILENT,
+    SITE_NO_RECEIPTS,
     KEY_LIST_REFUSED,
     CRL_STALE,
     CREDENTIALS_UNUSABLE,

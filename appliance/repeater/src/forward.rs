@@ -9,6 +9,7 @@
 mod answers;
 pub mod hello;
 pub mod put;
+pub mod receipts;
 pub mod session;
 mod silence;
 pub mod sites;
@@ -80,6 +81,7 @@ pub async fn run(hop: Hop, archives: Vec<Archive>) {
     let mut answered = hop.seams.clock.now();
     while !hop.tasks.is_cancelled() {
         watch(&hop, &mut answered);
+        receipts::watch(&hop).await;
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = hop.tasks.cancelled() => {}

@@ -58,6 +58,8 @@ pub const SIGHTINGS: usize = 256;
 
 /// Cameras whose inventories are sent to a site in one go, before its other work has its turn.
 pub const INVENTORIES_AT_ONCE: usize = 8;
+/// A site that took footage whole and signed nothing for so long is an alarm.
+pub const RECEIPTS_GONE: Duration = Duration::from_secs(600);
 /// Manifests offered to a site and not yet answered.
 pub const OFFERS_IN_FLIGHT: usize = 16;
 /// Manifests whose answer is remembered on a connection.

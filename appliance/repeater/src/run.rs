@@ -320,6 +320,7 @@ async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
         alarms: common.alarms.clone(),
         roster: common.roster.clone(),
         sites: common.sites.clone(),
+        clock: common.seams.clock.clone(),
         refusals: common.refusals.clone(),
         pulses: common.pulses.clone(),
         clock: common.seams.clock.clone(),

@@ -39,6 +39,8 @@ pub struct View {
     pub roster: Roster,
     /// Which sites answer.
     pub sites: Sites,
+    /// Time.
+    pub clock: Clock,
     /// Handshakes refused.
     pub refusals: link::refusals::Refusals,
     /// Whether the hops run.
@@ -119,6 +121,8 @@ pub struct SiteLine {
     pub state: String,
     /// Sealed bytes put since start.
     pub bytes_put: u64,
+    /// Seconds since it has had the oldest put whole for which, or for a later one, it signed no receipt.
+    pub receipt_due_seconds: Option<u64>,
 }
 
 /// The page's routes.
@@ -218,11 +222,15 @@ async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
     });
     let cameras = cameras.collect();
     let tally = |stage: Stage| &look.counts.stages[stage as usize];
+    let instant = view.clock.instant();
     let archives = view.sites.all().into_iter().map(|(site, s)| SiteLine {
         site: site.to_string(),
         address: s.address.map(|a| a.to_string()),
         state: s.state,
         bytes_put: s.put_bytes,
+        receipt_due_seconds: s
+            .unreceipted
+            .map(|(_, since)| instant.saturating_duration_since(since).as_secs()),
     });
     Ok(Status {
         repeater: view.identity.clone(),

@@ -11,6 +11,7 @@ use protocol::receipt::{Receipt, ReceiptError};
 use spool::{ReceiptOutcome, Spool};
 use tracing::{debug, warn};
 
+use super::receipts;
 use super::session::{Offered, Session};
 use crate::ended::Ended;
 use crate::{alarms, limits};
@@ -99,6 +100,7 @@ impl Session<'_> {
         self.hop
             .alarms
             .clear(alarms::SITE_FAULT, self.site.as_str());
+        receipts::settle(&self.hop.sites, &self.hop.alarms, self.site);
         let body = receipt.body();
         let named: Vec<Digest> = body
             .segments

@@ -206,6 +206,7 @@ impl Session<'_> {
             Outcome::Sent => {
                 if let Some(under_way) = self.under_way.get_mut(&digest) {
                     under_way.sent = Some(now);
+                    self.hop.sites.owes_receipt(self.site, digest, now);
                 }
                 return Ok(());
             }

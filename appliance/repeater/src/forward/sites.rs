@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use protocol::ids::{SiteId, StoreEpoch};
+use protocol::ids::{Digest, SiteId, StoreEpoch};
 
+use super::receipts::{self, Overdue};
 use crate::metrics::Metrics;
 
 /// What is known of a site.
@@ -25,6 +27,8 @@ pub struct Site {
     pub owes: bool,
     /// Its program, as it last said.
     pub software: String,
+    /// What it has whole and signed nothing for since, and since when: the oldest.
+    pub unreceipted: Option<(Digest, Instant)>,
 }
 
 /// The register. Clones are the same register.
@@ -112,6 +116,33 @@ impl Sites {
     /// It left offers without answer, or answers again.
     pub fn set_owes(&self, site: &SiteId, owes: bool) {
         self.lock().entry(site.clone()).or_default().owes = owes;
+    }
+
+    /// It has a put whole: a receipt is due.
+    pub fn owes_receipt(&self, site: &SiteId, digest: Digest, now: Instant) {
+        let mut all = self.lock();
+        let known = all.entry(site.clone()).or_default();
+        known.unreceipted.get_or_insert((digest, now));
+    }
+
+    /// It signed a receipt.
+    pub fn receipted(&self, site: &SiteId) {
+        self.lock().entry(site.clone()).or_default().unreceipted = None;
+    }
+
+    /// Who owes a receipt for too long.
+    #[must_use]
+    pub fn overdue(&self, now: Instant) -> Vec<Overdue> {
+        let all = self.lock();
+        let overdue = all.iter().filter_map(|(site, known)| {
+            let (digest, since) = known.unreceipted?;
+            Some(Overdue {
+                site: site.clone(),
+                digest,
+                waited: receipts::is_overdue(since, now)?,
+            })
+        });
+        overdue.collect()
     }
 
     /// So many sealed bytes were put.
