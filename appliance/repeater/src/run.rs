@@ -323,7 +323,6 @@ async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
         clock: common.seams.clock.clone(),
         refusals: common.refusals.clone(),
         pulses: common.pulses.clone(),
-        clock: common.seams.clock.clone(),
     };
     println!("ready: metrics on {address}");
     info!(%address, "ready");

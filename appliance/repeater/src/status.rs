@@ -45,8 +45,6 @@ pub struct View {
     pub refusals: link::refusals::Refusals,
     /// Whether the hops run.
     pub pulses: Pulses,
-    /// Time.
-    pub clock: Clock,
 }
 
 /// The whole status.

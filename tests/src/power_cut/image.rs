@@ -3,7 +3,8 @@
 //!
 //! That is all that a disk with a volatile cache promises, and all that ext4 asks of it (FLUSH and FUA). What was written
 //! with FUA counts from its completion. XFS asks for more: its recovery skips a block whose head is newer than the log, so
-//! that a block of which only the head was written stays broken; on it, writes tear between blocks.
+//! that a block of which only the head was written stays broken; on it, writes tear between blocks. And ext4 has one
+//! superblock that it looks at, which has a sum and is in no journal: the disk's first block does not tear.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,6 +16,8 @@ use link::random::Random;
 use super::blocks::{BlockLog, SECTOR};
 
 const CHUNK: usize = 64 << 10;
+/// Sectors of the disk's first block.
+const FIRST_BLOCK: u64 = 8;
 
 /// A moment at which the power goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,7 +128,8 @@ impl<'a> Replay<'a> {
         let torn = (below(2) == 0 && !kept.is_empty()).then(|| below(kept.len() as u64));
         for (i, entry) in kept.iter().enumerate() {
             let data = self.log.data(entry);
-            let is_torn = Some(i as u64) == torn && !entry.is_durable();
+            let is_torn =
+                Some(i as u64) == torn && !entry.is_durable() && entry.sector >= FIRST_BLOCK;
             for (n, piece) in data.chunks(SECTOR * self.piece).enumerate() {
                 if is_torn && below(2) == 0 {
                     continue;
