@@ -15,7 +15,7 @@ const OFFICER: &str = "Sergeant Hong Gil-dong 8834";
 const CASE: &str = "2026-KR-104-77";
 const MEDIA: &str = "video/x-never-seen-otherwise";
 
-/// Every file below a folder, one after the other.
+/// Every file below a folder, one after the other; a socket holds nothing.
 fn all_bytes(folder: &Path) -> Vec<u8> {
     let (mut all, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
@@ -25,7 +25,7 @@ fn all_bytes(folder: &Path) -> Vec<u8> {
         {
             if path.is_dir() {
                 folders.push(path);
-            } else {
+            } else if path.is_file() {
                 all.extend(std::fs::read(path).unwrap());
             }
         }

@@ -158,7 +158,7 @@ impl Spool {
     }
 
     /// Steps 1 and 2.
-    fn sync_files(&mut self, now: Time) -> Result<(), SpoolError> {
+    pub(crate) fn sync_files(&mut self, now: Time) -> Result<(), SpoolError> {
         let mut failed = Vec::new();
         let fault = self.folder.faults.has(Fault::SegmentSyncFails);
         let fails = |file: &fs::File| {

@@ -117,7 +117,10 @@ impl Spool {
         if self.gate == Gate::Open && !self.starved {
             return Ok(done);
         }
-        if !self.folder.faults.has(Fault::ReclaimBeforeReceipt) {
+        if self.folder.faults.has(Fault::ReclaimBeforeReceipt) {
+            self.sync_files(now)?;
+            self.move_books(now)?;
+        } else {
             self.barrier(now)?;
         }
         let excess = self.used_bytes().saturating_sub(self.marks.low_bytes);

@@ -226,7 +226,7 @@ impl Check {
     /// Everything that the cameras have is pulled to its end, and archived.
     fn go_on(&mut self) -> Result<(), SpoolError> {
         let recordings = self.plan.recordings.clone();
-        for some in recordings.chunks(3) {
+        for some in recordings.chunks(2) {
             for recording in some {
                 self.spool.admit(&recording.manifest, NOW)?;
             }

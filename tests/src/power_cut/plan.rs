@@ -27,11 +27,11 @@ pub const SITES: [&str; 2] = ["site-a", "site-b"];
 /// When everything happens: no decision of the spool hangs on it here.
 pub const NOW: Time = Time(1_790_000_200_000);
 /// Bytes of footage that the spool takes: less than there is, so that it has to reclaim.
-pub const CAPACITY_BYTES: u64 = 2 << 20;
+pub const CAPACITY_BYTES: u64 = 640 << 10;
 
 const CAMERAS: u32 = 3;
 const RECORDINGS: u64 = 7;
-const LENGTHS: [usize; 9] = [1, 300, 511, 4096, 9_000, 20_000, 65_536, 100_000, 150_000];
+const LENGTHS: [usize; 7] = [1, 300, 511, 4096, 9_000, 20_000, 65_536];
 
 /// A recording.
 #[derive(Clone, Debug)]

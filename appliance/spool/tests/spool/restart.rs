@@ -166,7 +166,9 @@ fn a_process_that_dies_while_it_opens_the_ledger_does_not_do_so_again() {
     let all: Vec<&Footage> = footage.iter().collect();
     let before = picture(&mut spool, &[&camera], &all);
     drop(spool);
-    fs::write(world.dir.path().join("run/ledger.opening"), "").unwrap();
+    let marks = world.dir.path().join("run");
+    fs::create_dir_all(&marks).unwrap();
+    fs::write(marks.join("ledger.opening"), "").unwrap();
     let (mut spool, report) = world.try_open().unwrap();
     assert!(report.rebuilt.is_some());
     assert_eq!(picture(&mut spool, &[&camera], &all), before);
