@@ -50,6 +50,21 @@
 //! **Start-up** ([`Spool::open`]): see the essay of `start`, with the table of what is found and done; **recover**
 //! ([`Spool::recover`]): see `rebuild`.
 //!
+//! # Power cuts
+//! The suite `power-cut` (`tests/src/power_cut.rs`) records every block write of a life of the spool on ext4 and XFS, cuts
+//! the power at each FLUSH and between two, and checks every promise made before. That it would notice is shown by a fault
+//! for each step ([`Fault`]), which is left out or comes too late:
+//!
+//! | step | fault that is noticed |
+//! |---|---|
+//! | commit 1, after 5 | `RowBeforeBytes` |
+//! | commit 2, reclaim 3 | `NoDirectorySync` |
+//! | commit 5, of the ledger's file | `NoLedgerSync` |
+//! | commit 6, before 3 | `HeldBeforeBarrier` |
+//! | reclaim 1 | `ReclaimBeforeReceipt` |
+//! | reclaim 4, before 2 | `ReclaimRowFirst` |
+//! | start-up, of what a killed sled leaves | `KeepStaleSnapshot` |
+//!
 //! Modules are in reading order: the disk (`folder`, `logbook`, `ledger`), the books (`rows`, `names`, `totals`,
 //! `books`), then the footage's way (`announce`, `inventory`, `pull`, `commit` with `moves`, `forward`, `copies`,
 //! `release`, `reclaim`), then `start` with `load`, `mend` and `rebuild`; `scrub`, `status` and `history` look.

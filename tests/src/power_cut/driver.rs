@@ -98,6 +98,23 @@ impl Diary {
     }
 }
 
+/// Leaves what a kill in the middle of sled's writing of a snapshot leaves, a moment too short to be hit.
+fn leave_half_a_snapshot(ledger: &Path) {
+    let entries = fs::read_dir(ledger).into_iter().flatten();
+    let mut names: Vec<String> = entries
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("snap."))
+        .collect();
+    names.sort();
+    let Some(newest) = names.pop() else { return };
+    let whole = fs::read(ledger.join(&newest)).unwrap();
+    let path = ledger.join(format!("{newest}.generating"));
+    let mut file = fs::File::create(path).unwrap();
+    file.write_all(&whole[..whole.len() / 2]).unwrap();
+    file.sync_all().unwrap();
+    fs::File::open(ledger).unwrap().sync_all().unwrap();
+}
+
 /// In every other life, SIGKILL after a time that is short more often than long: wherever the process is then.
 ///
 /// # Panics
@@ -127,6 +144,9 @@ pub fn main(args: &[String]) -> ExitCode {
     let (folder, dir) = (PathBuf::from(plan), PathBuf::from(dir));
     let (plan, faults) = (Plan::load(&folder), named(faults));
     let random = Random::seeded(seed.parse().unwrap());
+    if random.u64() % 3 == 0 {
+        leave_half_a_snapshot(&dir.join("ledger"));
+    }
     kill_some_time(&random);
     let mut driver = Driver {
         spool: open(&plan, &folder, &dir, faults.clone()),
@@ -171,6 +191,7 @@ impl Driver {
                 self.reopen();
                 Ok(())
             }
+            36 => self.drain(),
             _ => self.all_of_one(),
         }
     }
@@ -286,6 +307,25 @@ impl Driver {
             },
             NOW,
         )
+    }
+
+    /// The archive answers for all that is here, and room is made at once.
+    fn drain(&mut self) -> Result<(), SpoolError> {
+        for recording in &self.plan.recordings {
+            let held = |d: &Digest| Ok(self.spool.stage(d)? == Some(Stage::Held));
+            let held: Vec<bool> = recording
+                .parts
+                .keys()
+                .map(held)
+                .collect::<Result<_, SpoolError>>()?;
+            if held.iter().all(|held| *held) {
+                for site in SITES {
+                    let receipt = self.plan.whole_receipt(site, recording);
+                    self.spool.receipt(&receipt, NOW)?;
+                }
+            }
+        }
+        self.spool.reclaim(NOW).map(drop)
     }
 
     /// A recording as it usually goes.

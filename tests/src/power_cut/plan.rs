@@ -27,11 +27,11 @@ pub const SITES: [&str; 2] = ["site-a", "site-b"];
 /// When everything happens: no decision of the spool hangs on it here.
 pub const NOW: Time = Time(1_790_000_200_000);
 /// Bytes of footage that the spool takes: less than there is, so that it has to reclaim.
-pub const CAPACITY_BYTES: u64 = 640 << 10;
+pub const CAPACITY_BYTES: u64 = 320 << 10;
 
 const CAMERAS: u32 = 3;
 const RECORDINGS: u64 = 7;
-const LENGTHS: [usize; 7] = [1, 300, 511, 4096, 9_000, 20_000, 65_536];
+const LENGTHS: [usize; 7] = [1, 300, 511, 4096, 9_000, 20_000, 40_000];
 
 /// A recording.
 #[derive(Clone, Debug)]
@@ -83,8 +83,8 @@ pub fn make(seed: u64) -> Station {
 fn make_recording(station: &Station, camera: &CameraId, number: u64, random: &Random) {
     let below = |n: usize| usize::try_from(random.u64() % n as u64).unwrap();
     let piece = LENGTHS[below(LENGTHS.len())];
-    let count = if piece > 50_000 {
-        1 + below(3)
+    let count = if piece > 20_000 {
+        1 + below(2)
     } else {
         1 + below(6)
     };
