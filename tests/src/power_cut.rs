@@ -227,6 +227,7 @@ impl Recorded {
     /// # Panics
     /// Where it cannot be written.
     pub fn keep(&self, cut: Cut, folder: &Path) {
+        let _ = std::fs::remove_dir_all(folder); // of an earlier run
         std::fs::create_dir_all(folder).unwrap();
         self.replay().image(cut, &folder.join("image"));
         let copied = std::process::Command::new("cp")

@@ -21,6 +21,8 @@ pub enum Fault {
     ReclaimRowFirst,
     /// A snapshot that sled had not finished is left in place.
     KeepStaleSnapshot,
+    /// What a process that was killed left in the page cache is taken for durable.
+    NoSyncAtStart,
     /// The next fdatasync of a segment fails.
     SegmentSyncFails,
     /// The next sync of the logbook fails.

@@ -48,7 +48,7 @@ pub(crate) struct Folder {
     suspect_dir: PathBuf,
     pub(crate) faults: Faults,
     unsynced: BTreeSet<Place>,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Folder {
@@ -75,8 +75,12 @@ impl Folder {
             suspect_dir: suspect_dir.to_owned(),
             faults,
             unsynced,
-            _lock: lock,
+            lock,
         };
+        // What a process that was killed wrote may be in the page cache only: it counts once the disk has it.
+        if !folder.faults.has(Fault::NoSyncAtStart) {
+            nix::unistd::syncfs(&*folder.lock).map_err(|e| folder.suspect("start", e.into()))?;
+        }
         for place in [
             Place::Segments,
             Place::Manifests,

@@ -63,7 +63,8 @@
 //! | commit 6, before 3 | `HeldBeforeBarrier` |
 //! | reclaim 1 | `ReclaimBeforeReceipt` |
 //! | reclaim 4, before 2 | `ReclaimRowFirst` |
-//! | start-up, of what a killed sled leaves | `KeepStaleSnapshot` |
+//! | start-up 1 | `NoSyncAtStart` |
+//! | start-up 4, of what a killed sled leaves | `KeepStaleSnapshot` |
 //!
 //! Modules are in reading order: the disk (`folder`, `logbook`, `ledger`), the books (`rows`, `names`, `totals`,
 //! `books`), then the footage's way (`announce`, `inventory`, `pull`, `commit` with `moves`, `forward`, `copies`,

@@ -1,6 +1,7 @@
 //! Start-up: opens the folder, finds what the last process left, and mends it. In order:
 //!
-//! 1. the folder is locked and its format checked; a newer one is left alone;
+//! 1. the folder is locked and its format checked; a newer one is left alone; the file system is synced, since what a
+//!    killed process wrote may be in the page cache only and must not be built on;
 //! 2. if the boot is marked suspect (a sync failed), everything is read again from the disk: see `rebuild`;
 //! 3. the stored key list counts, and a newer configured one from the end of the start on;
 //! 4. the ledger is read through and compared with its sum; where it does not open, lacks rows, or died while

@@ -260,16 +260,21 @@ impl Mounted {
     /// # Errors
     /// What `mount` says.
     pub fn new(image: &Path, at: &Path, fs: FileSystem) -> Result<Mounted, String> {
-        let out = Command::new("mount")
-            .args(["-o", fs.image_options(), "-t", fs.name()])
-            .args([image, at])
-            .output()
-            .unwrap();
-        if out.status.success() {
-            Ok(Mounted(at.to_owned()))
-        } else {
-            Err(String::from_utf8_lossy(&out.stderr).into_owned())
+        // A loop device may be taken by another program between its choice and its use.
+        let mut said = String::new();
+        for _ in 0..3 {
+            let out = Command::new("mount")
+                .args(["-o", fs.image_options(), "-t", fs.name()])
+                .args([image, at])
+                .output()
+                .unwrap();
+            if out.status.success() {
+                return Ok(Mounted(at.to_owned()));
+            }
+            said = String::from_utf8_lossy(&out.stderr).into_owned();
+            std::thread::sleep(Duration::from_millis(100));
         }
+        Err(said)
     }
 }
 

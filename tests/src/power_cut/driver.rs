@@ -23,7 +23,7 @@ use super::disk::set_beacon;
 use super::plan::{CAPACITY_BYTES, NOW, Plan, SITES};
 
 /// Every fault that this suite has to notice.
-pub const FAULTS: [Fault; 7] = [
+pub const FAULTS: [Fault; 8] = [
     Fault::NoLedgerSync,
     Fault::HeldBeforeBarrier,
     Fault::NoDirectorySync,
@@ -31,6 +31,7 @@ pub const FAULTS: [Fault; 7] = [
     Fault::ReclaimBeforeReceipt,
     Fault::ReclaimRowFirst,
     Fault::KeepStaleSnapshot,
+    Fault::NoSyncAtStart,
 ];
 
 /// How the spool under test is opened.
