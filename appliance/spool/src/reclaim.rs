@@ -5,7 +5,7 @@
 //! Order, for each part of at most [`limits::RECLAIM_FILES`]: the receipt is durable (a commit went before) ->
 //! unlink -> directory sync -> row. A crash in between leaves a row without a file, which the next start mends.
 //! If what is archived does not suffice, a segment with at least one receipt that its camera still lists may
-//! go early; it becomes Announced again and is pulled last.
+//! go early; it becomes Announced again and is pulled last. Its header stays.
 
 use protocol::custody::Event;
 use protocol::ids::{CameraId, Digest, Time};

@@ -400,8 +400,9 @@ pub(crate) fn segment_queues(digest: &Digest, row: &SegmentRow, rec: &RecordingR
             &[&row.archived_at.to_be_bytes(), &digest.0],
         ));
     }
-    if let (Stage::Held, Some((first, _)), camera_has::IT) =
-        (stage, row.receipts.first(), row.camera_has)
+    // A header is small, and what of its recording is Held stands on it: it stays.
+    if let (Stage::Held, Some((first, _)), camera_has::IT, Some(_)) =
+        (stage, row.receipts.first(), row.camera_has, row.seq)
     {
         keys.push(key(tag::EARLY, &[&first.to_be_bytes(), &digest.0]));
     }

@@ -198,7 +198,8 @@ impl Check {
                 match stage {
                     None | Some(Stage::Announced) if said.is_some() && !early => {
                         wrong.push(format!(
-                            "{digest} was said to be {said:?} and is {stage:?}, on {sites} receipts of {k}"
+                            "{digest} was said to be {said:?} and is {stage:?}, on {sites} receipts of {k}; its header is {:?}",
+                            self.spool.stage(&recording.header())
                         ));
                     }
                     None | Some(Stage::Announced) => {}
