@@ -166,9 +166,7 @@ fn a_process_that_dies_while_it_opens_the_ledger_does_not_do_so_again() {
     let all: Vec<&Footage> = footage.iter().collect();
     let before = picture(&mut spool, &[&camera], &all);
     drop(spool);
-    let marks = world.dir.path().join("run");
-    fs::create_dir_all(&marks).unwrap();
-    fs::write(marks.join("ledger.opening"), "").unwrap();
+    world.mark("ledger.opening");
     let (mut spool, report) = world.try_open().unwrap();
     assert!(report.rebuilt.is_some());
     assert_eq!(picture(&mut spool, &[&camera], &all), before);

@@ -194,6 +194,12 @@ impl World {
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("spool").join(name)
     }
+    /// Leaves a mark where those lie that last as long as the boot.
+    pub(crate) fn mark(&self, name: &str) {
+        let run = self.dir.path().join("run");
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join(name), "").unwrap();
+    }
     pub(crate) fn segment(&self, digest: &Digest) -> PathBuf {
         self.path("segments").join(digest.to_string())
     }
