@@ -29,7 +29,7 @@ impl Spool {
                     "the logbook's chain breaks after {} of {} entries",
                     at.entries, synced.entries
                 );
-                return Err(SpoolError::Contradiction(what.into()));
+                return Err(SpoolError::Contradiction(what));
             };
             at = read.after;
             each(head(at), read.entry);
