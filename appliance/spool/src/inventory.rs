@@ -144,7 +144,7 @@ impl Spool {
                 self.raise("recordings_missing", &subject, &what, now);
             }
             self.keep_inventory(inventory)?;
-            self.apply_inventory(number, inventory)?;
+            self.apply_inventory(number, inventory, true)?;
             row.inventory = Some(inventory.number());
             row.next_recording = row.next_recording.max(inventory.next_recording());
             self.books
@@ -216,11 +216,13 @@ impl Spool {
         Ok(())
     }
 
-    /// Lets an inventory overrule the rows of its camera's recordings.
+    /// Lets an inventory overrule the rows of its camera's recordings. Unless it is the `latest` that the camera said,
+    /// recordings beyond its next number are younger than it, and it says nothing of them.
     pub(crate) fn apply_inventory(
         &mut self,
         camera: u32,
         inventory: &Inventory,
+        latest: bool,
     ) -> Result<(), SpoolError> {
         let held: HashMap<u64, &Held> = inventory.held().map(|h| (h.number, h)).collect();
         let released: Vec<Range> = inventory.released().map(|r| r.range).collect();
@@ -246,6 +248,7 @@ impl Spool {
                 Some(_) => Fate::Held,
                 None if released.iter().any(|r| r.contains(number)) => Fate::Released,
                 None if inventory.overwritten().any(|r| r.contains(number)) => Fate::Overwritten,
+                None if !latest && number >= inventory.next_recording() => continue,
                 // Beyond its next number: an inventory that lost recordings. The alarm is raised by the caller.
                 None => Fate::Released,
             };

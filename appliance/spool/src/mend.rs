@@ -155,7 +155,8 @@ impl Spool {
                 .intern_camera(inventory.camera(), &mut self.books.ledger);
             let mut row = self.books.camera(camera)?;
             if row.inventory.is_none_or(|n| n < inventory.number()) {
-                self.apply_inventory(camera, &inventory)?;
+                // Its camera may have announced more since.
+                self.apply_inventory(camera, &inventory, false)?;
                 row.inventory = Some(inventory.number());
                 row.next_recording = row.next_recording.max(inventory.next_recording());
                 self.books

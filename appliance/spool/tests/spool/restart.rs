@@ -278,3 +278,21 @@ fn a_newer_format_and_a_second_process_touch_nothing() {
         Err(SpoolError::NewerFormat { .. })
     ));
 }
+
+#[test]
+fn a_rebuild_asks_for_what_was_announced_after_the_inventory() {
+    let world = World::new();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let (old, young) = (camera.footage(0, &[1000]), camera.footage(1, &[1000]));
+    keep(&mut spool, &camera, &old);
+    let listed = held(&old, &camera.whole_manifest(&old), &[], &[]);
+    let inventory = camera.inventory(1, 1, vec![listed], &[]);
+    spool.inventory(&inventory, NOW).unwrap();
+    spool.admit(&camera.whole_manifest(&young), NOW).unwrap();
+    spool.commit(NOW).unwrap();
+    let before = picture(&mut spool, &[&camera], &[&old, &young]);
+    drop(spool);
+    let (mut spool, _) = world.recover();
+    assert_eq!(picture(&mut spool, &[&camera], &[&old, &young]), before);
+    assert_eq!(spool.counts().unaccounted.segments, 0);
+}
