@@ -282,6 +282,8 @@ impl Spool {
         report: &mut StartReport,
         alarms: &mut Deferred,
     ) -> Result<(), SpoolError> {
+        // What a rebuild found the logbook does not know yet; what follows here it knows, or files say it again.
+        let found = std::mem::take(&mut self.books.changes);
         report.manifests_entered += self.enter_orphans()?;
         self.apply_newer_inventories()?;
         let logbook = &self.books.logbook;
@@ -312,7 +314,9 @@ impl Spool {
         let (tail, end) = self.read_logbook(mark.position)?;
         report.entries_replayed = end.entries - mark.position.entries;
         report.torn_bytes = self.books.logbook.cut_after(end, &self.folder)?;
-        self.replay(&tail)
+        self.replay(&tail)?;
+        self.books.changes = found;
+        Ok(())
     }
 
     fn read_logbook(&self, mut at: Position) -> Result<(Vec<(Entry, u64)>, Position), SpoolError> {

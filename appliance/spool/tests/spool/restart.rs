@@ -296,3 +296,27 @@ fn a_rebuild_asks_for_what_was_announced_after_the_inventory() {
     assert_eq!(picture(&mut spool, &[&camera], &[&old, &young]), before);
     assert_eq!(spool.counts().unaccounted.segments, 0);
 }
+
+#[test]
+fn what_a_rebuild_takes_back_stays_so_in_the_next() {
+    let world = World::new();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let footage = camera.footage(0, &[5000]);
+    keep(&mut spool, &camera, &footage);
+    drop(spool);
+    let segment = footage.digest(0);
+    fs::write(world.segment(&segment), vec![0; 5000]).unwrap();
+    world.mark("spool.suspect");
+    let (mut spool, report) = world.try_open().unwrap();
+    assert!(report.suspect);
+    assert_eq!(spool.stage(&segment).unwrap(), Some(Stage::Announced));
+    // Pulled again, but not to its end: its file has its length, and not its bytes.
+    let mut incoming = spool.begin(&segment).unwrap();
+    incoming.write(&footage.segments[0][..4000]).unwrap();
+    spool.suspend(incoming);
+    spool.commit(NOW).unwrap();
+    drop(spool);
+    let (spool, _) = world.recover();
+    assert_eq!(spool.stage(&segment).unwrap(), Some(Stage::Announced));
+    assert!(spool.open_copy(&segment).is_err());
+}
