@@ -4,7 +4,8 @@
 //! (pulled from 0), and alarms (raised again while their cause lasts).
 //!
 //! A copy counts as whole where the logbook says that it was Held and its file has its length. Where the logbook
-//! does not vouch (its end is torn), or the boot is suspect, the copy is read from the disk and its digest decides.
+//! does not vouch (its end is torn, or the copy waited for its header), or the boot is suspect, the copy is read from
+//! the disk and its digest decides; one that no barrier is known to have covered is synced first.
 
 use std::collections::HashMap;
 use std::fs;
@@ -48,7 +49,7 @@ pub(crate) fn rebuild(
     let manifests = spool.enter_all(report)?;
     spool.apply_newer_inventories()?;
     let (said, torn) = spool.read_whole_logbook()?;
-    let changes = spool.judge_copies(&said, suspect || torn > 0, now)?;
+    let changes = spool.judge_copies(&said, torn > 0, suspect, now)?;
     if torn > 0 {
         let aside = spool.folder.path("logbook.torn");
         fs::copy(spool.books.logbook.path(), &aside).at(&aside)?;
@@ -190,7 +191,8 @@ impl Spool {
     fn judge_copies(
         &mut self,
         said: &HashMap<Digest, Said>,
-        read_again: bool,
+        torn: bool,
+        suspect: bool,
         now: Time,
     ) -> Result<Vec<(Digest, Stage)>, SpoolError> {
         let mut order = Vec::new();
@@ -210,10 +212,16 @@ impl Spool {
                 .is_some()
             {
                 let vouched = before.is_some_and(|s| s.held);
-                let whole = if read_again {
-                    self.folder.digest_on_disk(&self.folder.segment(&digest))? == digest
+                let whole = if torn || suspect || !vouched {
+                    let path = self.folder.segment(&digest);
+                    // In a suspect boot a sync says nothing: there only what is read from the disk counts.
+                    if !vouched && !suspect {
+                        self.folder.sync_path(&path)?;
+                        self.folder.changed(Place::Segments);
+                    }
+                    self.folder.digest_on_disk(&path)? == digest
                 } else {
-                    vouched
+                    true
                 };
                 if whole {
                     self.bytes_are_whole(&digest)?;
@@ -225,7 +233,11 @@ impl Spool {
             let row = self.books.change(&digest, &mut rec, |row| {
                 match (before.map(|s| s.stage), row.stage()) {
                     (Some(Stage::Released), Stage::Archived) => _ = step(row, Event::Released),
-                    (Some(Stage::Refused), Stage::Announced) => {
+                    // What was Held stays so, also where its header was lost since and is pulled again.
+                    (Some(Stage::Held), Stage::Announced) if row.is_whole() => {
+                        step(row, Event::Committed);
+                    }
+                    (Some(Stage::Refused), Stage::Announced) if !row.is_whole() => {
                         step(row, Event::Refused);
                         row.tries = 1;
                     }

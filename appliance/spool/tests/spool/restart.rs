@@ -320,3 +320,28 @@ fn what_a_rebuild_takes_back_stays_so_in_the_next() {
     assert_eq!(spool.stage(&segment).unwrap(), Some(Stage::Announced));
     assert!(spool.open_copy(&segment).is_err());
 }
+
+#[test]
+fn a_rebuild_keeps_copies_whose_header_is_lost_or_to_come() {
+    let world = World::new();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let (waits, lost) = (camera.footage(0, &[1000]), camera.footage(1, &[1000]));
+    spool.admit(&camera.whole_manifest(&waits), NOW).unwrap();
+    pull(&mut spool, &waits, &waits.digest(0));
+    keep(&mut spool, &camera, &lost);
+    fs::write(world.segment(&lost.header_digest()), "x").unwrap();
+    assert!(spool.copy_is_damaged(&lost.header_digest(), NOW).unwrap());
+    spool.commit(NOW).unwrap();
+    let before = picture(&mut spool, &[&camera], &[&waits, &lost]);
+    for _ in 0..2 {
+        drop(spool);
+        let report;
+        (spool, report) = world.recover();
+        assert_eq!((report.orphans, report.missing), (0, 0));
+        assert_eq!(picture(&mut spool, &[&camera], &[&waits, &lost]), before);
+    }
+    assert_eq!(spool.stage(&lost.digest(0)).unwrap(), Some(Stage::Held));
+    pull_all(&mut spool, &waits);
+    spool.commit(NOW).unwrap();
+    assert_eq!(stages(&spool, &waits), all(Stage::Held, &waits));
+}
