@@ -19,7 +19,7 @@ use protocol::ids::{Digest, RecordingId, Time};
 
 use crate::error::{AtPath, SpoolError, is_full};
 use crate::faults::Fault;
-use crate::folder::{Folder, remove, reserve};
+use crate::folder::{Folder, Place, remove, reserve};
 use crate::ledger::Mark;
 use crate::limits;
 use crate::logbook::Entry;
@@ -250,6 +250,11 @@ impl Spool {
         self.sync_ledger()?;
         // Room for the entries and receipts of what is now live; if there is none, nothing new is pulled.
         self.starved |= !self.books.logbook.reserve(self.books.totals.files)?;
+        if let Some((from, to)) = self.group.follows.take() {
+            fs::rename(&from, &to).at(&to)?;
+            self.folder.changed(Place::Root);
+            self.folder.sync_directories()?;
+        }
         self.unsettled = false;
         Ok(())
     }

@@ -185,21 +185,21 @@ impl Folder {
 
     /// Takes the mark away, after everything was read again.
     pub(crate) fn clear_suspect(&self) -> Result<(), SpoolError> {
-        for marker in [self.suspect_dir.join(MARKER), self.path(MARKER)] {
-            match fs::remove_file(&marker) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).at(&marker),
-                _ => {}
-            }
-        }
-        Ok(())
+        remove(&self.suspect_dir.join(MARKER))?;
+        remove(&self.path(MARKER))
+    }
+
+    /// Writes a small file beside its name, and syncs it.
+    pub(crate) fn write_beside(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, SpoolError> {
+        let tmp = self.path(&format!("{name}.tmp"));
+        fs::write(&tmp, bytes).at(&tmp)?;
+        self.sync_path(&tmp)?;
+        Ok(tmp)
     }
 
     /// Writes a small file beside its name, syncs it, renames it, and syncs the directory.
     pub(crate) fn write_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), SpoolError> {
-        let path = self.path(name);
-        let tmp = self.path(&format!("{name}.tmp"));
-        fs::write(&tmp, bytes).at(&tmp)?;
-        self.sync_path(&tmp)?;
+        let (tmp, path) = (self.write_beside(name, bytes)?, self.path(name));
         fs::rename(&tmp, &path).at(&path)?;
         self.changed(Place::Root);
         self.sync_directories()

@@ -137,7 +137,9 @@ impl Spool {
         }
         // What was told before is judged before, so that only the list can be the cause of what follows.
         self.barrier(now)?;
-        self.folder.write_durably("key-list", keys.bytes())?;
+        // The file says under which list the rows were judged: it gets its name when they are durable.
+        let written = self.folder.write_beside("key-list", keys.bytes())?;
+        self.group.follows = Some((written, self.folder.path("key-list")));
         self.books.keys = keys.clone();
         let back = self.weigh_all()?;
         self.retry_refused(None)?;

@@ -116,6 +116,8 @@ pub(crate) struct Group {
     pub(crate) files: Vec<PathBuf>,
     /// Small files written beside their name: synced, then renamed.
     pub(crate) renames: Vec<(PathBuf, PathBuf)>,
+    /// A synced key list that gets its name after the rows that were judged under it.
+    pub(crate) follows: Option<(PathBuf, PathBuf)>,
     pub(crate) receipts: Vec<Receipt>,
     /// What cameras said is released: camera, recording, digests.
     pub(crate) released: Vec<(u32, u64, Vec<Digest>)>,

@@ -345,3 +345,27 @@ fn a_rebuild_keeps_copies_whose_header_is_lost_or_to_come() {
     spool.commit(NOW).unwrap();
     assert_eq!(stages(&spool, &waits), all(Stage::Held, &waits));
 }
+
+#[test]
+fn the_stored_key_list_is_never_newer_than_the_rows() {
+    let mut world = World::new();
+    let camera = world.camera("C1", 1);
+    let (spool, footage) = history(&world, &camera);
+    drop(spool);
+    let before = fs::read(world.path("key-list")).unwrap();
+    world.faults = Faults::of(&[Fault::LogbookSyncFails]);
+    let mut spool = world.open();
+    let void = world.keys(2, true, &[]);
+    assert!(matches!(
+        spool.set_key_list(&void, NOW),
+        Err(SpoolError::Suspect { .. })
+    ));
+    assert_eq!(fs::read(world.path("key-list")).unwrap(), before);
+    drop(spool);
+    world.faults = Faults::none();
+    let mut spool = world.open();
+    spool.set_key_list(&void, NOW).unwrap();
+    assert_eq!(fs::read(world.path("key-list")).unwrap(), *void.bytes());
+    let back = spool.stage(&footage[1].digest(0)).unwrap();
+    assert_eq!(back, Some(Stage::Held));
+}
