@@ -255,6 +255,7 @@ impl Spool {
             self.folder.changed(Place::Root);
             self.folder.sync_directories()?;
         }
+        self.lost.clear();
         self.unsettled = false;
         Ok(())
     }

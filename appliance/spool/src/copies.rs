@@ -1,5 +1,6 @@
 //! The copies here: opened for sending, read again when somebody doubts them, and given up when they are wrong.
-//! Archived and Released stand on receipts, not on a copy; a Held segment whose copy is lost is pulled again.
+//! Archived and Released stand on receipts, not on a copy; a Held segment whose copy is lost is pulled again, once a
+//! barrier has made that durable: until then a start would take an unfinished file for the copy.
 
 use std::fs::{self, File};
 
@@ -64,6 +65,7 @@ impl Spool {
             row.prefix = 0;
         })?;
         self.books.save(&rec);
+        self.lost.insert(*digest);
         let what = format!(
             "the copy of a segment of recording {} does not match its digest or is gone",
             self.recording_id(row)?

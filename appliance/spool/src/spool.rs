@@ -156,6 +156,9 @@ pub struct Spool {
     pub(crate) group: Group,
     pub(crate) busy: HashMap<Digest, Busy>,
     pub(crate) partials: HashMap<Digest, Partial>,
+    /// Copies given up since the last barrier. The durable rows still vouch for whatever file is there under that name:
+    /// none may be made before they do no more.
+    pub(crate) lost: HashSet<Digest>,
     /// Segments whose custody the group in the making changed: told once the barrier is passed.
     pub(crate) untold: Vec<Digest>,
     pub(crate) again: Vec<Digest>,
@@ -260,8 +263,11 @@ impl Spool {
         self.books.logbook.head()
     }
 
-    /// Whether `digest` is being pulled or waits for its commit.
+    /// Whether `digest` is being pulled or waits for a commit.
     pub(crate) fn is_busy(&self, digest: &Digest) -> bool {
+        if self.lost.contains(digest) {
+            return true;
+        }
         match self.busy.get(digest) {
             Some(Busy::Incoming(alive)) => alive.strong_count() > 0,
             Some(Busy::Whole) => true,

@@ -18,7 +18,7 @@
 //! | orphan: file, no row that vouches for it | removed: nothing was ever said of it |
 //! | junk: a name that is no digest | left alone, named in the log |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -142,6 +142,7 @@ impl Opening {
             group: Group::default(),
             busy: HashMap::new(),
             partials: HashMap::new(),
+            lost: HashSet::new(),
             untold: Vec::new(),
             again: Vec::new(),
             unsettled: false,

@@ -316,6 +316,10 @@ impl Thread {
                 self.metrics
                     .scrub_pass_started
                     .set(gauge_value(round.pass_started.secs()));
+                if round.damaged > 0 {
+                    // What was found damaged is pulled again only once that is durable.
+                    self.barrier()?;
+                }
                 if round.segments + round.damaged > 0 {
                     self.notices.all_cameras();
                 }

@@ -369,3 +369,34 @@ fn the_stored_key_list_is_never_newer_than_the_rows() {
     let back = spool.stage(&footage[1].digest(0)).unwrap();
     assert_eq!(back, Some(Stage::Held));
 }
+
+#[test]
+fn a_copy_found_damaged_is_pulled_again_only_when_that_is_durable() {
+    let world = World::new();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let footage = camera.footage(0, &[5000]);
+    keep(&mut spool, &camera, &footage);
+    let segment = footage.digest(0);
+    fs::write(world.segment(&segment), vec![0; 5000]).unwrap();
+    assert!(spool.copy_is_damaged(&segment, NOW).unwrap());
+    assert!(matches!(
+        spool.begin(&segment),
+        Err(SpoolError::NotWanted(_))
+    ));
+    assert!(
+        spool
+            .next_pulls(&camera.id, 9, &none(), NOW)
+            .unwrap()
+            .is_empty()
+    );
+    spool.commit(NOW).unwrap();
+    let mut incoming = spool.begin(&segment).unwrap();
+    incoming.write(&footage.segments[0][..4000]).unwrap();
+    drop((incoming, spool));
+    let spool = world.open();
+    assert_eq!(spool.stage(&segment).unwrap(), Some(Stage::Announced));
+    assert!(
+        spool.open_copy(&segment).is_err(),
+        "a part of it is no copy"
+    );
+}
