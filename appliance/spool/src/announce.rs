@@ -12,7 +12,7 @@ use protocol::manifest::Manifest;
 
 use crate::books::Recording;
 use crate::error::{AtPath, SpoolError};
-use crate::folder::Place;
+use crate::folder::{Place, remove};
 use crate::limits;
 use crate::rows::{self, ManifestRow, RecordingRow, SegmentRow, camera_has, tag};
 use crate::spool::Spool;
@@ -84,6 +84,7 @@ impl Spool {
             return Ok(Admission::Refused(refusal));
         }
         let path = self.folder.manifest(&digest);
+        remove(&path)?; // one that was damaged, perhaps nobody's to write
         fs::write(&path, manifest.bytes()).at(&path)?;
         self.manifest_bytes += (manifest.bytes().len() as u64).next_multiple_of(4096);
         self.group.files.push(path);

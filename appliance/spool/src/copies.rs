@@ -8,7 +8,7 @@ use protocol::custody::{Event, Stage};
 use protocol::ids::{Digest, Time};
 
 use crate::books::step;
-use crate::error::{AtPath, SpoolError};
+use crate::error::{AtPath, SpoolError, is_unreadable};
 use crate::limits;
 use crate::rows::SegmentRow;
 use crate::spool::Spool;
@@ -41,12 +41,25 @@ impl Spool {
         let file = self.folder.open_segment(digest, row.length, false)?;
         let good = match file {
             None => false,
-            Some(_) => self.folder.digest_on_disk(&self.folder.segment(digest))? == *digest,
+            Some(_) => self.is_good_on_disk(digest)?,
         };
         if !good {
             self.copy_is_lost(digest, &row, now)?;
         }
         Ok(!good)
+    }
+
+    /// Whether a copy has its digest, read from the disk. What cannot be read is no good copy: were that an error, each
+    /// start would meet it again.
+    pub(crate) fn is_good_on_disk(&self, digest: &Digest) -> Result<bool, SpoolError> {
+        match self.folder.digest_on_disk(&self.folder.segment(digest)) {
+            Ok(found) => Ok(found == *digest),
+            Err(SpoolError::Io { path, source }) if is_unreadable(&source) => {
+                tracing::error!(file = %path.display(), "a copy cannot be read: {source}");
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Books a copy that is gone or wrong.

@@ -103,6 +103,13 @@ pub(crate) fn is_full(e: &io::Error) -> bool {
     )
 }
 
+/// Whether a file cannot be read for its own sake (a bad block, a foreign owner), and others can.
+pub(crate) fn is_unreadable(e: &io::Error) -> bool {
+    use nix::libc::{EBADMSG, EIO, EUCLEAN};
+    e.kind() == io::ErrorKind::PermissionDenied
+        || matches!(e.raw_os_error(), Some(EIO | EUCLEAN | EBADMSG))
+}
+
 /// Names the file of an error.
 pub(crate) trait AtPath<T> {
     /// The same result, its error with the path.

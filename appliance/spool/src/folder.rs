@@ -18,7 +18,7 @@ use nix::libc;
 use protocol::ids::{CameraId, Digest};
 use protocol::suite::Hasher;
 
-use crate::error::{AtPath, SpoolError};
+use crate::error::{AtPath, SpoolError, is_unreadable};
 use crate::faults::{Fault, Faults};
 use crate::limits;
 
@@ -238,7 +238,7 @@ impl Folder {
         Ok(file)
     }
 
-    /// Opens a segment's file for reading and writing; none where it is missing or has another length.
+    /// Opens a segment's file for reading and writing; none where it is missing, unreadable, or of another length.
     pub(crate) fn open_segment(
         &self,
         digest: &Digest,
@@ -247,7 +247,7 @@ impl Folder {
     ) -> Result<Option<File>, SpoolError> {
         let path = self.segment(digest);
         match OpenOptions::new().read(true).write(write).open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound || is_unreadable(&e) => Ok(None),
             Err(e) => Err(e).at(&path),
             Ok(file) => {
                 let found = file.metadata().at(&path)?.len();

@@ -16,7 +16,7 @@ use protocol::manifest::Manifest;
 use protocol::receipt::Receipt;
 
 use crate::books::step;
-use crate::error::{AtPath, SpoolError};
+use crate::error::{AtPath, SpoolError, is_unreadable};
 use crate::folder::{Place, remove};
 use crate::logbook::Entry;
 use crate::rows::{self, SegmentRow, tag};
@@ -134,7 +134,10 @@ impl Spool {
 
     /// A manifest from a file; none where it does not verify.
     pub(crate) fn read_manifest(&self, path: &Path) -> Result<Option<Manifest>, SpoolError> {
-        let bytes = fs::read(path).at(path)?;
+        let bytes = match fs::read(path) {
+            Err(e) if is_unreadable(&e) => return Ok(None),
+            other => other.at(path)?,
+        };
         Ok(Manifest::verify(bytes.into(), &self.trust).ok())
     }
 

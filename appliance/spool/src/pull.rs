@@ -18,7 +18,7 @@ use protocol::suite::Hasher;
 
 use crate::books::step;
 use crate::early_writeback;
-use crate::error::{AtPath, SpoolError};
+use crate::error::{AtPath, SpoolError, is_unreadable};
 use crate::folder::hash_prefix;
 use crate::limits;
 use crate::rows::{self, tag};
@@ -220,13 +220,17 @@ impl Spool {
             None
         };
         let path = self.folder.segment(digest);
-        let (file, offset, hasher) = match (kept, partial) {
-            (Some(file), Some(p)) => (file, p.offset, p.hasher),
-            (Some(file), None) => {
-                let hasher = hash_prefix(&file, prefix.into()).at(&path)?;
-                (file, prefix, hasher)
-            }
-            (None, _) => {
+        let resumed = match (kept, partial) {
+            (Some(file), Some(p)) => Some((file, p.offset, p.hasher)),
+            (Some(file), None) => match hash_prefix(&file, prefix.into()) {
+                Err(e) if is_unreadable(&e) => None,
+                hasher => Some((file, prefix, hasher.at(&path)?)),
+            },
+            (None, _) => None,
+        };
+        let (file, offset, hasher) = match resumed {
+            Some(resumed) => resumed,
+            None => {
                 if !row.here {
                     self.room_for(row.length, rec.row.class)?;
                 }

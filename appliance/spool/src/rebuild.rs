@@ -213,13 +213,12 @@ impl Spool {
             {
                 let vouched = before.is_some_and(|s| s.held);
                 let whole = if torn || suspect || !vouched {
-                    let path = self.folder.segment(&digest);
                     // In a suspect boot a sync says nothing: there only what is read from the disk counts.
                     if !vouched && !suspect {
-                        self.folder.sync_path(&path)?;
+                        self.folder.sync_path(&self.folder.segment(&digest))?;
                         self.folder.changed(Place::Segments);
                     }
-                    self.folder.digest_on_disk(&path)? == digest
+                    self.is_good_on_disk(&digest)?
                 } else {
                     true
                 };

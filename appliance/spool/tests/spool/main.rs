@@ -6,6 +6,7 @@ mod cameras;
 mod custody;
 mod damage;
 mod disk;
+mod matrix;
 mod model;
 mod restart;
 mod room;
