@@ -1,205 +1,493 @@
-//! Random histories against a model: whatever is told, committed, dropped and opened again, the spool says what a
-//! map of stages says.
+//! Random histories against a model: whatever is told, pulled, broken off, committed, receipted, released, reclaimed,
+//! damaged, dropped and opened again, the spool says what a map of stages says. After each step stages, bytes,
+//! room, what is asked of the camera, what goes to each site and the receipts that are due are compared.
+//!
+//! A history is a failure's own story: it is shrunk to the fewest steps. A million of them:
+//! `PROPTEST_CASES=1000000 cargo test --release --workspace --test spool -- --exact model::histories`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
+use proptest::test_runner::{TestError, TestRunner};
+use proptest_state_machine::{ReferenceStateMachine, Sequential, StateMachineTest};
 use protocol::custody::Stage;
-use protocol::ids::Digest;
+use protocol::ids::{CameraId, Digest, Range, StoreEpoch, Time};
+use protocol::manifest::Class;
+use protocol::pressure::Watermarks;
+use protocol::receipt::Receipt;
+use spool::{Fault, Faults, Finished, ReceiptOutcome, Spool, SpoolError};
 
 use crate::world::*;
 
-#[derive(Clone, Debug)]
-enum Step {
+mod barrier;
+mod expected;
+
+use expected::{Answer, Item, LENGTHS, Model, Paper, RECORDINGS, TWICE, URGENT, items_of};
+
+const SITES: [&str; 2] = ["daejeon", "gwangju"];
+/// Room for two or four of the recordings, so that pulling stops and reclaim has work; and for everything.
+const CAPACITIES: [u64; 3] = [40 << 10, 72 << 10, 1 << 30];
+const STEPS: std::ops::Range<usize> = 1..60;
+
+/// One step of a history.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
     Announce(usize),
+    /// All of a recording, header first.
     Pull(usize),
-    Break(usize, u8),
+    PullOne(Item),
+    /// The camera sends other bytes.
+    Lie(Item),
+    /// So many 256ths of what is missing come, then the connection breaks.
+    Break(Item, u8),
     Commit,
-    Receipt(usize),
-    Release(usize),
-    Reopen,
-    Rebuild,
-    Damage(usize, usize),
+    Receipt(Paper),
+    /// The camera has the receipts of the first so many items.
+    Release(usize, usize),
+    /// A key list that voids every store's epoch.
+    Void,
+    Inventory {
+        mask: u8,
+        receipted: bool,
+    },
+    Reclaim,
+    /// A day.
+    Wait,
+    /// The process dies and is started again.
+    Crash,
+    /// The same, and the ledger is derived anew.
+    Recover,
+    /// A byte of a copy is flipped, and a site says so.
+    Damage(Item),
+    /// A copy is gone when the process starts again.
+    Lose(Item),
+    /// The process starts again on a disk that has no room for new files, or has it again.
+    Disk(bool),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let n = 0..5usize;
-    let step = prop_oneof![
-        3 => n.clone().prop_map(Step::Announce),
-        5 => n.clone().prop_map(Step::Pull),
-        2 => (n.clone(), any::<u8>()).prop_map(|(n, part)| Step::Break(n, part)),
-        5 => Just(Step::Commit),
-        3 => n.clone().prop_map(Step::Receipt),
-        2 => n.clone().prop_map(Step::Release),
-        2 => Just(Step::Reopen),
-        1 => Just(Step::Rebuild),
-        1 => (n, 0..3usize).prop_map(|(n, seq)| Step::Damage(n, seq)),
-    ];
-    prop::collection::vec(step, 1..30)
+/// The next step, of what is there more often than of what is not: a history of calls in vain finds little.
+fn step(model: &Model) -> BoxedStrategy<Step> {
+    let one_of = |some: Vec<usize>| {
+        let all = (0..RECORDINGS).collect();
+        prop::sample::select(if some.is_empty() { all } else { some })
+    };
+    let new = one_of(
+        (0..RECORDINGS)
+            .filter(|n| !model.announced.contains(n))
+            .collect(),
+    );
+    let wanted = one_of(model.to_pull().into_iter().map(|item| item.0).collect());
+    let known = one_of(model.announced.iter().copied().collect());
+    let item = (known.clone(), 0..LENGTHS.len());
+    let to_pull = (wanted.clone(), 0..LENGTHS.len());
+    let paper = (known.clone(), 0..SITES.len(), any::<bool>(), 0..8u8);
+    let paper = paper.prop_map(|(recording, site, part, old)| {
+        // The epoch is filled in when it is known; one of eight is of a store that is void.
+        let epoch = u8::from(old == 0);
+        Step::Receipt(Paper {
+            recording,
+            site,
+            epoch,
+            part,
+        })
+    });
+    let inventory = (any::<u8>(), any::<bool>());
+    prop_oneof![
+        6 => new.prop_map(Step::Announce),
+        12 => wanted.prop_map(Step::Pull),
+        3 => to_pull.clone().prop_map(Step::PullOne),
+        2 => to_pull.clone().prop_map(Step::Lie),
+        4 => (to_pull, any::<u8>()).prop_map(|(item, part)| Step::Break(item, part)),
+        8 => Just(Step::Commit),
+        8 => paper,
+        4 => (known, 1..=LENGTHS.len()).prop_map(|(n, count)| Step::Release(n, count)),
+        1 => Just(Step::Void),
+        3 => inventory.prop_map(|(mask, receipted)| Step::Inventory { mask, receipted }),
+        6 => Just(Step::Reclaim),
+        1 => Just(Step::Wait),
+        2 => Just(Step::Crash),
+        1 => Just(Step::Recover),
+        2 => item.clone().prop_map(Step::Damage),
+        1 => item.prop_map(Step::Lose),
+        1 + 3 * u32::from(model.full) => Just(Step::Disk(!model.full)),
+    ]
+    .boxed()
 }
 
-/// The stages as they must be: durable ones, and those that the next commit makes durable.
-#[derive(Clone, Default)]
-struct Model {
-    durable: BTreeMap<Digest, Stage>,
-    told: BTreeMap<Digest, Stage>,
-    /// Whole, to be Held by the next commit.
-    whole: Vec<Digest>,
-    /// Receipted or released, by the next commit.
-    receipted: Vec<Digest>,
-    released: Vec<Digest>,
-}
+struct Reference;
 
-impl Model {
-    fn commit(&mut self) {
-        for d in self.whole.drain(..) {
-            if self.told[&d] == Stage::Announced {
-                self.told.insert(d, Stage::Held);
-            }
-        }
-        for d in self.receipted.drain(..) {
-            if !matches!(self.told[&d], Stage::Released) {
-                self.told.insert(d, Stage::Archived);
-            }
-        }
-        for d in self.released.drain(..) {
-            if self.told[&d] == Stage::Archived {
-                self.told.insert(d, Stage::Released);
-            }
-        }
-        self.durable = self.told.clone();
-    }
-    /// Manifests whose files were written outlive a crash; nothing else that was not committed does.
-    fn crash(&mut self) {
-        let announced = self.told.keys().map(|d| (*d, Stage::Announced));
-        let kept = self.durable.clone();
-        *self = Model {
-            told: announced.chain(kept.clone()).collect(),
-            durable: kept,
-            ..Model::default()
+impl ReferenceStateMachine for Reference {
+    type State = Model;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<Model> {
+        let model = |capacity| {
+            let digests: BTreeMap<Digest, Item> = (0..RECORDINGS)
+                .flat_map(items_of)
+                .map(|item| (footage(item.0).digests()[item.1], item))
+                .collect();
+            let order = digests.into_values().zip(0..).collect();
+            Model::new(marks(capacity), capacity, order)
         };
-        self.durable = self.told.clone();
+        prop::sample::select(&CAPACITIES[..])
+            .prop_map(model)
+            .boxed()
+    }
+    fn transitions(model: &Model) -> BoxedStrategy<Step> {
+        step(model)
+    }
+    fn apply(mut model: Model, step: &Step) -> Model {
+        model.apply(&in_epoch(*step, model.epoch));
+        model
     }
 }
 
-fn run(steps: &[Step]) {
-    let world = World::new();
-    let camera = world.camera("C1", 1);
-    let footage: Vec<Footage> = (0..5).map(|n| camera.footage(n, &[700, 5000])).collect();
-    let (mut spool, mut model) = (world.open(), Model::default());
-    for step in steps {
+/// The step as it is in this epoch: receipts are signed when they are asked for.
+fn in_epoch(step: Step, now: u8) -> Step {
+    match step {
+        Step::Receipt(paper) => Step::Receipt(Paper {
+            epoch: now - paper.epoch.min(now - 1),
+            ..paper
+        }),
+        other => other,
+    }
+}
+/// Ascending numbers as ranges, neighbours joined.
+fn ranges(numbers: impl IntoIterator<Item = usize>) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::new();
+    for n in numbers.into_iter().map(|n| n as u64) {
+        match ranges.last_mut() {
+            Some(last) if last.to + 1 == n => last.to = n,
+            _ => ranges.push(Range { from: n, to: n }),
+        }
+    }
+    ranges
+}
+fn marks(capacity: u64) -> Watermarks {
+    spool::Options::new("".into(), capacity, "".into(), [0; 16]).marks
+}
+fn footage(n: usize) -> Footage {
+    let id = CameraId {
+        serial: "C1".parse().unwrap(),
+        incarnation: protocol::ids::Incarnation([1; 16]),
+    };
+    let lengths = LENGTHS.map(|l| l as usize);
+    Footage {
+        class: if n == URGENT {
+            Class::Urgent
+        } else {
+            Class::Routine
+        },
+        k: if n == TWICE { 2 } else { 1 },
+        ..footage_of(&id, n as u64, &lengths[1..])
+    }
+}
+
+/// The spool under test, on a disk of its own.
+struct Tested {
+    world: World,
+    camera: Camera,
+    footage: Vec<Footage>,
+    faults: Vec<Fault>,
+    receipts: HashMap<Paper, Receipt>,
+    now: Time,
+    spool: Option<Spool>,
+}
+
+struct Histories;
+
+impl StateMachineTest for Histories {
+    type SystemUnderTest = Tested;
+    type Reference = Reference;
+
+    fn init_test(model: &Model) -> Tested {
+        Tested::new(model.capacity, &[])
+    }
+    fn apply(mut tested: Tested, model: &Model, step: Step) -> Tested {
+        tested.step(model, step);
+        tested
+    }
+}
+
+impl Tested {
+    fn new(capacity: u64, faults: &[Fault]) -> Tested {
+        let mut world = World::in_memory();
+        (world.capacity, world.faults) = (capacity, Faults::of(faults));
+        Tested {
+            camera: world.camera("C1", 1),
+            footage: (0..RECORDINGS).map(footage).collect(),
+            faults: faults.to_vec(),
+            receipts: HashMap::new(),
+            now: NOW,
+            spool: Some(world.open()),
+            world,
+        }
+    }
+    fn spool(&mut self) -> &mut Spool {
+        self.spool.as_mut().unwrap()
+    }
+    fn digest(&self, item: Item) -> Digest {
+        self.footage[item.0].digests()[item.1]
+    }
+    fn path(&self, item: Item) -> std::path::PathBuf {
+        self.world.segment(&self.digest(item))
+    }
+
+    /// Does a step; `model` is what must be after it.
+    fn step(&mut self, model: &Model, step: Step) {
+        // The model's epoch has moved on by its own key list.
+        let before = model.epoch - u8::from(matches!(step, Step::Void));
+        let answers = self.act(model, in_epoch(step, before));
+        assert_eq!(answers, model.answers, "{step:?}");
+        self.check(model);
+    }
+
+    fn act(&mut self, model: &Model, step: Step) -> Vec<Answer> {
+        let now = self.now;
         match step {
             Step::Announce(n) => {
-                spool
-                    .admit(&camera.whole_manifest(&footage[*n]), NOW)
-                    .unwrap();
-                for d in footage[*n].digests() {
-                    model.told.entry(d).or_insert(Stage::Announced);
-                }
+                let manifest = self.camera.whole_manifest(&self.footage[n]);
+                self.spool().admit(&manifest, now).unwrap();
             }
-            Step::Pull(n) => {
-                for task in spool
-                    .next_pulls(&camera.id, 99, &none(), NOW)
-                    .unwrap()
-                    .iter()
-                    .filter(|t| t.recording.number == *n as u64)
-                {
-                    pull(&mut spool, &footage[*n], &task.digest);
-                    model.whole.push(task.digest);
-                }
-            }
-            Step::Break(n, part) => break_off(&mut spool, &camera, &footage[*n], *part),
+            Step::Pull(n) => return items_of(n).map(|item| self.pull(item, true)).collect(),
+            Step::PullOne(item) => return vec![self.pull(item, true)],
+            Step::Lie(item) => return vec![self.pull(item, false)],
+            Step::Break(item, part) => return vec![self.break_off(item, part)],
             Step::Commit => {
-                spool.commit(NOW).unwrap();
-                model.commit();
+                let told = self.spool().commit(now).unwrap();
+                assert!(told.again.is_empty(), "a sync failed");
+                let counts = [told.held.len(), told.archived.len(), told.released.len()];
+                return vec![Answer::Told(counts)];
             }
-            Step::Receipt(n) if model.told.contains_key(&footage[*n].header_digest()) => {
-                spool
-                    .receipt(&world.full_receipt("daejeon", &footage[*n]), NOW)
-                    .unwrap();
-                model.receipted.extend(footage[*n].digests());
+            Step::Receipt(paper) => return vec![self.receipt(paper)],
+            Step::Release(n, _) if !model.announced.contains(&n) => {}
+            Step::Release(n, count) => {
+                let digests = &self.footage[n].digests()[..count];
+                let id = self.camera.id.clone();
+                self.spool().released(&id, n as u64, digests, now).unwrap();
             }
-            Step::Release(n) if model.told.contains_key(&footage[*n].header_digest()) => {
-                spool
-                    .released(&camera.id, *n as u64, &footage[*n].digests(), NOW)
-                    .unwrap();
-                model.released.extend(footage[*n].digests());
+            Step::Void => {
+                let void: Vec<_> = (1..model.epoch).map(|e| StoreEpoch([e; 16])).collect();
+                let keys = self.world.key_list(model.epoch.into(), &void, &[]);
+                self.spool().set_key_list(&keys, now).unwrap();
             }
-            Step::Receipt(_) | Step::Release(_) => {}
-            Step::Reopen | Step::Rebuild => {
-                drop(spool);
-                model.crash();
-                spool = if matches!(step, Step::Reopen) {
-                    world.open()
-                } else {
-                    world.recover().0
-                };
+            Step::Inventory { mask, receipted } => self.inventory(model, mask, receipted),
+            Step::Reclaim => {
+                let done = self.spool().reclaim(now).unwrap();
+                return vec![Answer::Reclaimed(done.segments, done.early)];
             }
-            Step::Damage(n, at) => {
-                damage(&world, &mut spool, &mut model, &footage[*n].digests()[*at])
+            Step::Wait => self.now = now.plus_ms(25 * 3_600_000),
+            Step::Crash => self.restart(|world| world.open()),
+            Step::Recover => self.restart(|world| world.recover().0),
+            Step::Damage(item) => {
+                let (path, digest) = (self.path(item), self.digest(item));
+                let whole = self.spool().open_copy(&digest).is_ok();
+                if whole {
+                    let mut bytes = std::fs::read(&path).unwrap();
+                    bytes[50] ^= 1;
+                    std::fs::write(&path, bytes).unwrap();
+                }
+                let found = self.spool().copy_is_damaged(&digest, now).unwrap();
+                return vec![Answer::Damaged(found)];
+            }
+            Step::Lose(item) => {
+                let digest = self.digest(item);
+                if self.spool().open_copy(&digest).is_ok() {
+                    std::fs::remove_file(self.path(item)).unwrap();
+                }
+                self.restart(|world| world.open());
+            }
+            Step::Disk(full) => {
+                let more = full.then_some(Fault::NoSpace);
+                let faults: Vec<_> = self.faults.iter().copied().chain(more).collect();
+                self.world.faults = Faults::of(&faults);
+                self.restart(|world| world.open());
             }
         }
-        check(&mut spool, &model, &footage);
+        Vec::new()
+    }
+
+    fn restart(&mut self, open: impl Fn(&World) -> Spool) {
+        self.spool = None;
+        self.spool = Some(open(&self.world));
+    }
+
+    fn begin(&mut self, item: Item) -> Result<spool::Incoming, Answer> {
+        let digest = self.digest(item);
+        self.spool().begin(&digest).map_err(|e| match e {
+            SpoolError::NoSpace(_) => Answer::NoSpace,
+            SpoolError::NotWanted(_) => Answer::NotWanted,
+            other => panic!("{other}"),
+        })
+    }
+    fn pull(&mut self, item: Item, honest: bool) -> Answer {
+        let mut incoming = match self.begin(item) {
+            Ok(incoming) => incoming,
+            Err(answer) => return answer,
+        };
+        let mut bytes = self.bytes(item)[incoming.offset() as usize..].to_vec();
+        if !honest {
+            bytes.iter_mut().for_each(|b| *b ^= 0x55);
+        }
+        incoming.write(&bytes).unwrap();
+        let now = self.now;
+        match self.spool().finish(incoming, now).unwrap() {
+            Finished::Verified => Answer::Verified,
+            Finished::PullAgain => Answer::PullAgain,
+            Finished::Refused { .. } => Answer::Refused,
+            Finished::Incomplete => panic!("{item:?} is incomplete"),
+        }
+    }
+    fn break_off(&mut self, item: Item, part: u8) -> Answer {
+        let mut incoming = match self.begin(item) {
+            Ok(incoming) => incoming,
+            Err(answer) => return answer,
+        };
+        let from = incoming.offset();
+        let to = from + incoming.remaining() * u32::from(part) / 256;
+        let bytes = self.bytes(item)[from as usize..to as usize].to_vec();
+        incoming.write(&bytes).unwrap();
+        self.spool().suspend(incoming);
+        Answer::Broken(to)
+    }
+    fn bytes(&self, item: Item) -> &[u8] {
+        let footage = &self.footage[item.0];
+        footage.bytes_of(&self.digest(item)).unwrap()
+    }
+
+    /// Signed once: a receipt that is sent again is the same.
+    fn signed(&mut self, paper: Paper) -> Receipt {
+        let digests: Vec<Digest> = paper
+            .items()
+            .skip(1)
+            .map(|item| self.digest(item))
+            .collect();
+        let sign = || {
+            let epoch = StoreEpoch([paper.epoch; 16]);
+            let footage = &self.footage[paper.recording];
+            self.world
+                .receipt(SITES[paper.site], footage, &digests, epoch)
+        };
+        self.receipts.entry(paper).or_insert_with(sign).clone()
+    }
+    fn receipt(&mut self, paper: Paper) -> Answer {
+        let (receipt, now) = (self.signed(paper), self.now);
+        match self.spool().receipt(&receipt, now).unwrap() {
+            ReceiptOutcome::Staged => Answer::Staged,
+            ReceiptOutcome::Known => Answer::Known,
+            ReceiptOutcome::Foreign => Answer::Foreign,
+        }
+    }
+
+    fn inventory(&mut self, model: &Model, mask: u8, receipted: bool) {
+        let next = model.announced.last().map_or(0, |n| n + 1);
+        let (mut lists, mut released) = (Vec::new(), Vec::new());
+        for n in 0..next {
+            if model.announced.contains(&n) && mask >> n & 1 == 0 {
+                released.push(n);
+                continue;
+            }
+            let has_receipt = |place: &usize| {
+                let row = model.told.get(&(n, *place));
+                receipted && row.is_some_and(|row| row.stage == Stage::Released)
+            };
+            let places = (1..LENGTHS.len()).filter(has_receipt);
+            let receipted = ranges(places.map(|place| place - 1));
+            let manifest = self.camera.whole_manifest(&self.footage[n]);
+            lists.push(held(&self.footage[n], &manifest, &receipted, &[]));
+        }
+        let number = model.inventories;
+        let inventory = self
+            .camera
+            .inventory(number, next as u64, lists, &ranges(released));
+        let now = self.now;
+        let outcome = self.spool().inventory(&inventory, now).unwrap();
+        assert!(outcome.fresh);
+    }
+
+    fn check(&mut self, model: &Model) {
+        let (now, camera) = (self.now, self.camera.id.clone());
+        let items: BTreeMap<Digest, Item> = (0..RECORDINGS)
+            .flat_map(items_of)
+            .map(|item| (self.digest(item), item))
+            .collect();
+        let pulls = self.spool().next_pulls(&camera, 99, &none(), now).unwrap();
+        let pulls: BTreeSet<Item> = pulls.iter().map(|task| items[&task.digest]).collect();
+        assert_eq!(pulls, model.to_pull(), "asked of the camera");
+        let counts = self.spool().counts();
+        for stage in Stage::ALL {
+            let expected = model.told.values().filter(|row| row.stage == stage).count();
+            assert_eq!(counts.stage(stage).segments, expected as u64, "{stage}");
+        }
+        for (digest, item) in &items {
+            let spool = self.spool.as_ref().unwrap();
+            let stage = model.told.get(item).map(|row| row.stage);
+            assert_eq!(spool.stage(digest).unwrap(), stage, "{item:?}");
+            let copy = spool.read_copy(digest).ok();
+            let whole = model.is_whole(*item).then(|| self.bytes(*item).to_vec());
+            assert!(
+                copy == whole,
+                "{item:?}: its bytes are whole, or there are none"
+            );
+        }
+        for (number, name) in SITES.into_iter().enumerate() {
+            let puts = self
+                .spool()
+                .next_puts(&both(), &site(name), 99, &none(), now)
+                .unwrap();
+            let puts: BTreeSet<Item> = puts.iter().map(|task| items[&task.digest]).collect();
+            assert_eq!(puts, model.to_put(number), "for {name}");
+        }
+        let due = self.spool().receipts_due(&camera, 99, &none()).unwrap();
+        let due: BTreeSet<Digest> = due.into_iter().map(|due| due.digest).collect();
+        let papers = model.due().into_iter();
+        let expected = papers.map(|paper| self.receipts[&paper].digest()).collect();
+        assert_eq!(due, expected, "due at the camera");
+        let space = self.spool().space();
+        assert_eq!(space.used_bytes, model.used_bytes());
+        assert_eq!(self.spool().gate(), model.gate());
+        assert_eq!(counts.unaccounted.segments, model.unaccounted());
     }
 }
 
-fn break_off(spool: &mut spool::Spool, camera: &Camera, footage: &Footage, part: u8) {
-    let tasks = spool.next_pulls(&camera.id, 99, &none(), NOW).unwrap();
-    if let Some(task) = tasks.iter().find(|t| t.recording.number == footage.number) {
-        let mut incoming = spool.begin(&task.digest).unwrap();
-        let bytes = footage.bytes_of(&task.digest).unwrap();
-        let from = incoming.offset() as usize;
-        let to = from + incoming.remaining() as usize * usize::from(part) / 256;
-        incoming.write(&bytes[from..to]).unwrap();
-        spool.suspend(incoming);
-    }
-}
-
-fn damage(world: &World, spool: &mut spool::Spool, model: &mut Model, digest: &Digest) {
-    if spool.open_copy(digest).is_err() || model.whole.contains(digest) {
-        return;
-    }
-    std::fs::write(world.segment(digest), b"short").unwrap();
-    assert!(spool.copy_is_damaged(digest, NOW).unwrap());
-    if model.told[digest] == Stage::Held {
-        model.told.insert(*digest, Stage::Announced);
-    }
-    // Its row is told at once; durable with what else is told.
-    spool.commit(NOW).unwrap();
-    model.commit();
-}
-
-fn check(spool: &mut spool::Spool, model: &Model, footage: &[Footage]) {
-    for d in footage.iter().flat_map(Footage::digests) {
-        assert_eq!(spool.stage(&d).unwrap(), model.told.get(&d).copied(), "{d}");
-    }
-    let counts = spool.counts();
-    for stage in Stage::ALL {
-        let expected = model.told.values().filter(|s| **s == stage).count() as u64;
-        assert_eq!(counts.stage(stage).segments, expected, "{stage}");
-    }
-    let puts = spool
-        .next_puts(&both(), &site("daejeon"), 99, &none(), NOW)
-        .unwrap();
-    let held = model.told.values().filter(|s| **s == Stage::Held).count();
-    assert_eq!(puts.len(), held);
-    for task in puts {
-        let original = footage
-            .iter()
-            .find_map(|f| f.bytes_of(&task.digest))
-            .unwrap();
-        assert_eq!(
-            spool.read_copy(&task.digest).unwrap(),
-            original,
-            "what is Held is whole"
-        );
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+proptest_state_machine::prop_state_machine! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
     #[test]
-    fn histories(steps in steps()) {
-        run(&steps);
+    fn histories(sequential STEPS => Histories);
+}
+
+/// `PROPTEST_CASES`, or as many as a build waits for.
+fn cases() -> u32 {
+    let set = std::env::var("PROPTEST_CASES").ok();
+    set.and_then(|n| n.parse().ok()).unwrap_or(256)
+}
+
+/// Histories of a spool with a seeded fault, until one fails.
+fn is_noticed(fault: Fault) -> bool {
+    let config = ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 0,
+        ..ProptestConfig::with_cases(200)
+    };
+    let histories: Sequential<_, _, _, _> = Reference::sequential_strategy(STEPS);
+    let found = TestRunner::new(config).run(&histories, |(mut model, steps, _)| {
+        let mut tested = Tested::new(model.capacity, &[fault]);
+        for step in steps {
+            model = Reference::apply(model, &step);
+            tested.step(&model, step);
+        }
+        Ok(())
+    });
+    matches!(found, Err(TestError::Fail(..)))
+}
+
+#[test]
+fn the_model_notices_a_spool_that_breaks_a_rule() {
+    for fault in [
+        Fault::HeldBeforeBarrier,
+        Fault::ReclaimBeforeReceipt,
+        Fault::SegmentSyncFails,
+    ] {
+        assert!(is_noticed(fault), "{fault:?}");
     }
 }

@@ -90,6 +90,14 @@ fn signing_key(pair: &KeyPair) -> SigningKey {
 
 impl World {
     pub(crate) fn new() -> World {
+        World::on(tempfile::tempdir().unwrap())
+    }
+    /// In memory, where the machine has a file system for that: for what asks the rules and not the disk.
+    pub(crate) fn in_memory() -> World {
+        let dir = tempfile::tempdir_in("/dev/shm");
+        World::on(dir.or_else(|_| tempfile::tempdir()).unwrap())
+    }
+    fn on(dir: tempfile::TempDir) -> World {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -101,7 +109,7 @@ impl World {
             .into_iter()
             .map(|s| (s, signing_key(&KeyPair::generate().unwrap())))
             .collect();
-        let (dir, ca) = (tempfile::tempdir().unwrap(), Issuer::new(params, pair));
+        let ca = Issuer::new(params, pair);
         World {
             dir,
             trust,
@@ -141,21 +149,28 @@ impl World {
 
     /// Key list `number`; `void` ends both sites' epochs, `suspended` are gone.
     pub(crate) fn keys(&self, number: u64, void: bool, suspended: &[&str]) -> KeyList {
+        let epochs: &[StoreEpoch] = if void { &[EPOCH] } else { &[] };
+        self.key_list(number, epochs, suspended)
+    }
+    /// Key list `number`; both sites' `void` epochs are over.
+    pub(crate) fn key_list(&self, number: u64, void: &[StoreEpoch], suspended: &[&str]) -> KeyList {
         let key = |(site, key): (&SiteId, &SigningKey)| ReceiptKey {
             site: site.clone(),
             public_key: key.public().sec1().to_vec(),
             state: State::Active,
         };
-        let voided = |site: &SiteId| VoidEpoch {
-            site: site.clone(),
-            epoch: EPOCH,
+        let voided = |site: SiteId| {
+            void.iter().map(move |epoch| VoidEpoch {
+                site: site.clone(),
+                epoch: *epoch,
+            })
         };
         let body = keylist::Body {
             version: keylist::VERSION,
             number,
             receipt_keys: self.sites.iter().map(key).collect(),
             recipients: Vec::new(),
-            void_epochs: self.sites.keys().filter(|_| void).map(voided).collect(),
+            void_epochs: self.sites.keys().cloned().flat_map(voided).collect(),
             suspended: suspended.iter().map(|s| site(s)).collect(),
         };
         KeyList::sign(body, &self.root).unwrap()
@@ -246,28 +261,7 @@ impl World {
 impl Camera {
     /// A recording of `lengths`, whose bytes are its own.
     pub(crate) fn footage(&self, number: u64, lengths: &[usize]) -> Footage {
-        let fill = |seq: usize, length: usize| {
-            let seed = sha256(format!("{}/{number}/{seq}", self.id).as_bytes());
-            seed.0
-                .iter()
-                .copied()
-                .cycle()
-                .take(length)
-                .collect::<Vec<u8>>()
-        };
-        let segments = lengths
-            .iter()
-            .zip(1..)
-            .map(|(length, seq)| fill(seq, *length))
-            .collect();
-        Footage {
-            camera: self.id.clone(),
-            number,
-            header: fill(0, 100),
-            segments,
-            class: Class::Routine,
-            k: 1,
-        }
+        footage_of(&self.id, number, lengths)
     }
 
     /// The manifest of index `index` that names the segments `range`.
@@ -344,6 +338,32 @@ impl Camera {
             made: NOW,
         };
         Inventory::assemble(vec![Page::sign(body, &self.signer).unwrap()]).unwrap()
+    }
+}
+
+/// A recording of `lengths`, whose bytes are its own.
+pub(crate) fn footage_of(camera: &CameraId, number: u64, lengths: &[usize]) -> Footage {
+    let fill = |seq: usize, length: usize| {
+        let seed = sha256(format!("{camera}/{number}/{seq}").as_bytes());
+        seed.0
+            .iter()
+            .copied()
+            .cycle()
+            .take(length)
+            .collect::<Vec<u8>>()
+    };
+    let segments = lengths
+        .iter()
+        .zip(1..)
+        .map(|(length, seq)| fill(seq, *length))
+        .collect();
+    Footage {
+        camera: camera.clone(),
+        number,
+        header: fill(0, 100),
+        segments,
+        class: Class::Routine,
+        k: 1,
     }
 }
 
