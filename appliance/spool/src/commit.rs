@@ -317,11 +317,11 @@ impl Spool {
     }
 }
 
-/// Keeps some room that the ledger may use when the disk is full.
-pub(crate) fn keep_ballast(folder: &Folder, capacity_bytes: u64) -> Result<(), SpoolError> {
+/// Keeps some room that the ledger may use when the disk is full; false where there is none to keep.
+pub(crate) fn keep_ballast(folder: &Folder, capacity_bytes: u64) -> Result<bool, SpoolError> {
     let path = folder.path("ballast");
     if path.exists() {
-        return Ok(());
+        return Ok(true);
     }
     let file = fs::File::create(&path).at(&path)?;
     match reserve(
@@ -330,7 +330,7 @@ pub(crate) fn keep_ballast(folder: &Folder, capacity_bytes: u64) -> Result<(), S
         limits::BALLAST_BYTES.min(capacity_bytes / 64),
         false,
     ) {
-        Err(e) if is_full(&e) => remove(&path),
-        other => other.at(&path),
+        Err(e) if is_full(&e) => remove(&path).map(|()| false),
+        other => other.map(|()| true).at(&path),
     }
 }

@@ -215,8 +215,7 @@ impl Spool {
         }
         let enough = self.folder.free_on_disk() > 8 * limits::BALLAST_BYTES;
         if enough && self.books.logbook.reserve(self.books.totals.files + 1)? {
-            keep_ballast(&self.folder, self.capacity_bytes)?;
-            self.starved = false;
+            self.starved = !keep_ballast(&self.folder, self.capacity_bytes)?;
             self.lower("disk_full", "spool");
         } else {
             let what = format!(

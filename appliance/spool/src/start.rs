@@ -29,8 +29,8 @@ use protocol::pressure::{Gate, Watermarks};
 
 use crate::books::Books;
 use crate::commit::keep_ballast;
-use crate::error::{AtPath, SpoolError};
-use crate::folder::{Folder, Place};
+use crate::error::{AtPath, SpoolError, is_full};
+use crate::folder::{Folder, Place, remove};
 use crate::ledger::{Ledger, Mark};
 use crate::load::Loaded;
 use crate::logbook::{Entry, Logbook, Position};
@@ -235,7 +235,8 @@ impl Spool {
         };
         spool.follow_logbook(mark, fresh, &mut report, &mut alarms)?;
         spool.cross_check(&mut report)?;
-        keep_ballast(&spool.folder, capacity_bytes)?;
+        // What is free without one is for receipts and reclaim, not for pulls.
+        spool.starved = !keep_ballast(&spool.folder, capacity_bytes)?;
         for (code, subject, what) in alarms {
             spool.raise(code, &subject, &what, now);
         }
@@ -333,6 +334,8 @@ impl Spool {
 /// Alarms that wait until there is a spool to raise them.
 pub(crate) type Deferred = Vec<(&'static str, String, String)>;
 
+type OpenedLedger = Result<(Ledger, Option<Mark>), SpoolError>;
+
 enum Opened {
     Good(Box<Spool>, Mark),
     Rebuild(Box<Opening>, String),
@@ -363,8 +366,8 @@ fn open_ledger(
         let spool = opening.into_spool(ledger, Loaded::default());
         return Ok(Opened::Good(Box::new(spool), mark));
     }
-    let mut loaded = Loaded::default();
-    match Ledger::open(&opening.folder, "ledger", |k, v| loaded.read(k, v)) {
+    let (opened, loaded) = open_and_read(&opening.folder)?;
+    match opened {
         Ok((ledger, Some(mark))) => Ok(Opened::Good(
             Box::new(opening.into_spool(ledger, loaded)),
             mark,
@@ -380,6 +383,24 @@ fn open_ledger(
             Ok(Opened::Rebuild(Box::new(opening), e.to_string()))
         }
         Err(e) => Err(e),
+    }
+}
+
+/// Opens the ledger and reads it through. The engine writes when it opens: on a full disk it is given the ballast.
+fn open_and_read(folder: &Folder) -> Result<(OpenedLedger, Loaded), SpoolError> {
+    let open = || {
+        let mut loaded = Loaded::default();
+        let opened = Ledger::open(folder, "ledger", |k, v| loaded.read(k, v));
+        (opened, loaded)
+    };
+    let (opened, loaded) = open();
+    match &opened {
+        Err(SpoolError::Ledger(sled::Error::Io(e))) if is_full(e) => {
+            tracing::warn!("the disk is full: the ballast is given up to open the ledger");
+            remove(&folder.path("ballast"))?;
+            Ok(open())
+        }
+        _ => Ok((opened, loaded)),
     }
 }
 

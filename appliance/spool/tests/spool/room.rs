@@ -252,3 +252,54 @@ fn what_a_reclaim_made_durable_is_told_by_the_next_commit() {
     let committed = spool.commit(NOW).unwrap();
     assert_eq!((committed.held.len(), committed.archived.len()), (2, 2));
 }
+
+#[test]
+fn refused_copies_take_one_percent_and_nobodys_share() {
+    let mut world = World::new();
+    world.capacity = 16 << 20;
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let footage = camera.footage(0, &(0..30).map(|i| 60_000 + i).collect::<Vec<_>>());
+    spool.admit(&camera.whole_manifest(&footage), NOW).unwrap();
+    for digest in footage.digests() {
+        let mut incoming = spool.begin(&digest).unwrap();
+        let other = vec![9; incoming.remaining() as usize];
+        incoming.write(&other).unwrap();
+        let finished = spool.finish(incoming, NOW).unwrap();
+        assert!(matches!(finished, spool::Finished::Refused { .. }));
+        let kept = std::fs::read_dir(world.path("refused")).unwrap();
+        let kept: u64 = kept.map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        assert!(kept <= world.capacity / 100, "{kept}");
+        assert_eq!(spool.camera_bytes(&camera.id).unwrap(), 0);
+    }
+    spool.commit(NOW).unwrap();
+    assert_eq!(
+        std::fs::read_dir(world.path("segments")).unwrap().count(),
+        0
+    );
+    assert!(spool.space().used_bytes <= 2 * 4096, "its manifest");
+    assert_eq!(alarm_codes(&spool), ["segment_refused"].into());
+    keep(&mut spool, &camera, &camera.footage(1, &[60_000]));
+}
+
+#[test]
+fn a_camera_that_never_ends_a_pull_takes_a_quarter_and_no_more() {
+    let world = small();
+    let mut spool = world.open();
+    let (hostile, other) = (world.camera("C1", 1), world.camera("C2", 1));
+    let lengths: Vec<usize> = (0..20).map(|i| 50_000 + i).collect();
+    let footage = hostile.footage(0, &lengths);
+    spool.admit(&hostile.whole_manifest(&footage), NOW).unwrap();
+    let mut begun = Vec::new();
+    for digest in footage.digests() {
+        // As the repeater asks before each pull while others wait.
+        let bytes = spool.camera_bytes(&hostile.id).unwrap();
+        if protocol::pressure::may_hold(bytes, world.capacity, true) {
+            begun.push(spool.begin(&digest).unwrap());
+        }
+    }
+    let most = world.capacity / 4 + (50_020_u64).next_multiple_of(4096);
+    assert!(spool.camera_bytes(&hostile.id).unwrap() <= most);
+    assert!(begun.len() < 10, "what is begun counts: its room is taken");
+    keep(&mut spool, &other, &other.footage(0, &[100_000, 100_001]));
+    assert_eq!(spool.gate(), Gate::Open);
+}
