@@ -7,7 +7,7 @@ use protocol::keylist::KeyList;
 use protocol::receipt::Receipt;
 use protocol::suite::sha256;
 
-use crate::error::SpoolError;
+use crate::error::{SpoolError, is_unreadable};
 use crate::limits;
 use crate::rows::{self, ReceiptRow, tag};
 use crate::spool::{Skip, Spool};
@@ -36,7 +36,8 @@ pub enum KeyListChange {
 }
 
 impl Spool {
-    /// The receipts that a camera is due, but for those in `skip` (by the receipt's digest).
+    /// The receipts that a camera is due, but for those in `skip` (by the receipt's digest). One that the logbook no
+    /// longer holds whole is none: what stood on such goes back, with an alarm, and the sites are asked again.
     ///
     /// # Errors
     /// [`SpoolError`].
@@ -50,7 +51,7 @@ impl Spool {
             return Ok(Vec::new());
         };
         let prefix = rows::key(tag::DUE, &[&number.to_be_bytes()]);
-        let mut due = Vec::new();
+        let (mut due, mut damaged) = (Vec::new(), None::<Digest>);
         for item in self
             .books
             .ledger
@@ -74,13 +75,19 @@ impl Spool {
             if skip.contains(&row.digest) {
                 continue;
             }
-            if let Some(bytes) = self.receipt_bytes(&row)? {
-                due.push(DueReceipt {
+            match self.receipt_bytes(&row)? {
+                Some(bytes) => due.push(DueReceipt {
                     number: row.number,
                     digest: row.digest,
                     bytes,
-                });
+                }),
+                None => damaged = Some(row.digest),
             }
+        }
+        if let Some(receipt) = damaged {
+            let back = self.weigh_all()?;
+            let what = format!("receipt {receipt} in it is damaged; {back} segments went back");
+            self.raise("logbook_damaged", "logbook", &what, self.scrub.started());
         }
         Ok(due)
     }
@@ -92,7 +99,7 @@ impl Spool {
             Ok(bytes) if sha256(&bytes) == row.digest => Ok(Some(bytes.into())),
             Ok(_) | Err(SpoolError::Contradiction(_)) => Ok(None),
             Err(SpoolError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::UnexpectedEof =>
+                if source.kind() == std::io::ErrorKind::UnexpectedEof || is_unreadable(&source) =>
             {
                 Ok(None)
             }

@@ -237,3 +237,32 @@ fn a_damaged_key_list_is_replaced_by_the_configured_one() {
     flip(&world.path("key-list"), 40);
     assert_eq!(alarm_codes(&world.open()), ["key_list_damaged"].into());
 }
+
+#[test]
+fn a_receipt_that_the_logbook_lost_is_an_alarm_and_asked_for_again() {
+    let world = World::new();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let footage = camera.footage(0, &[1000]);
+    keep(&mut spool, &camera, &footage);
+    let receipt = world.full_receipt("daejeon", &footage);
+    spool.receipt(&receipt, NOW).unwrap();
+    spool.commit(NOW).unwrap();
+    drop(spool);
+    let logbook = fs::read(world.path("logbook")).unwrap();
+    let length = receipt.bytes().len();
+    let mut places = logbook.windows(length);
+    let at = places.position(|w| w == receipt.bytes().as_ref()).unwrap();
+    flip(&world.path("logbook"), at + length / 2);
+    let mut spool = world.open();
+    let due = |spool: &mut spool::Spool| spool.receipts_due(&camera.id, 9, &none()).unwrap();
+    assert!(due(&mut spool).is_empty());
+    assert_eq!(alarm_codes(&spool), ["logbook_damaged"].into());
+    spool.commit(NOW).unwrap();
+    assert_eq!(stages(&spool, &footage), all(Stage::Held, &footage));
+    let daejeon = site("daejeon");
+    let puts = spool.next_puts(&both(), &daejeon, 9, &none(), NOW).unwrap();
+    assert_eq!(puts.len(), 2, "the site says that it has them, and signs");
+    spool.receipt(&receipt, NOW).unwrap();
+    spool.commit(NOW).unwrap();
+    assert_eq!(due(&mut spool)[0].bytes, *receipt.bytes());
+}
