@@ -5,8 +5,13 @@
 //! Invariants: changes are staged in memory, seen by every read at once, and become rows in one batch by
 //! [`Ledger::sync`], with the place in the logbook that they belong to. A sum over all rows is kept with them
 //! and compared at every open: a row that is missing or altered is a [`SpoolError::Contradiction`], upon which
-//! the caller rebuilds. A process that dies while opening (a corruption on which sled panics) leaves a mark
-//! beside that of a failed sync, and the next one rebuilds too; a power cut while it opens leaves none, and needs none.
+//! the caller rebuilds. A process that dies while opening or closing it leaves a mark ([`doubt`]), and the next one
+//! rebuilds too; a power cut in there leaves none, and needs none.
+
+mod doubt;
+mod files;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,10 +26,12 @@ use protocol::suite::Hasher;
 
 use crate::error::{AtPath, SpoolError};
 use crate::faults::Fault;
-use crate::folder::{Folder, remove};
+use crate::folder::Folder;
 use crate::limits;
 use crate::logbook::Position;
 use crate::rows::{Key, key, tag};
+use doubt::Doubt;
+use files::{remove_stale_snapshots, sync_its_files};
 
 /// Where the logbook stood when the rows were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +67,7 @@ pub(crate) struct Ledger {
     db: Option<sled::Db>,
     file: File,
     path: PathBuf,
+    doubt: Doubt,
     staged: BTreeMap<Key, Option<Vec<u8>>>,
     sum: u128,
 }
@@ -77,7 +85,7 @@ impl Ledger {
         if path.exists() {
             fs::remove_dir_all(&path).at(&path)?;
         }
-        let ledger = Ledger::open_at(folder, &path)?;
+        let ledger = Ledger::open_at(folder, name)?;
         sync_its_files(folder, &path)?;
         for dir in [path.as_path(), path.parent().unwrap_or(&path)] {
             folder.sync_path(dir)?;
@@ -91,17 +99,15 @@ impl Ledger {
         name: &str,
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), SpoolError>,
     ) -> Result<(Ledger, Option<Mark>), SpoolError> {
-        let path = folder.path(name);
-        let opening = folder.of_this_boot(&format!("{name}.opening"))?;
-        if opening.exists() {
-            remove(&opening)?;
+        let doubt = Doubt::of(folder, name)?;
+        if doubt.was_left()? {
             return Err(SpoolError::Contradiction(
-                "the last process ended while it opened the ledger".into(),
+                "the last process ended while it opened or closed the ledger".into(),
             ));
         }
-        File::create(&opening).at(&opening)?;
+        doubt.begin()?;
         let mut read = || {
-            let mut ledger = Ledger::open_at(folder, &path)?;
+            let mut ledger = Ledger::open_at(folder, name)?;
             let mark: Option<MarkRow> = ledger.get(&mark_key())?;
             let mut sum = 0u128;
             for item in ledger.db().iter() {
@@ -123,11 +129,24 @@ impl Ledger {
             }
         };
         let result = read();
-        remove(&opening)?;
+        doubt.end()?;
         result
     }
 
-    fn open_at(folder: &Folder, path: &Path) -> Result<Ledger, SpoolError> {
+    fn open_at(folder: &Folder, name: &str) -> Result<Ledger, SpoolError> {
+        let path = folder.path(name);
+        let (db, file) = Ledger::open_db(folder, &path)?;
+        Ok(Ledger {
+            db: Some(db),
+            file,
+            path,
+            doubt: Doubt::of(folder, name)?,
+            staged: BTreeMap::new(),
+            sum: 0,
+        })
+    }
+
+    fn open_db(folder: &Folder, path: &Path) -> Result<(sled::Db, File), SpoolError> {
         if !folder.faults.has(Fault::KeepStaleSnapshot) {
             remove_stale_snapshots(path)?;
         }
@@ -151,22 +170,17 @@ impl Ledger {
             }
         };
         let file = path.join("db");
-        let file = File::open(&file).at(&file)?;
-        Ok(Ledger {
-            db: Some(db),
-            file,
-            path: path.to_owned(),
-            staged: BTreeMap::new(),
-            sum: 0,
-        })
+        Ok((db, File::open(&file).at(&file)?))
     }
 
     /// Opens it anew, with what is staged: after a full disk sled keeps an error that later calls do not clear.
     pub(crate) fn reopen(&mut self, folder: &Folder) -> Result<(), SpoolError> {
-        drop(self.db.take());
-        let fresh = Ledger::open_at(folder, &self.path)?;
-        self.db = fresh.db;
-        self.file = fresh.file;
+        self.db
+            .take()
+            .into_iter()
+            .for_each(|db| self.doubt.close(db));
+        let (db, file) = Ledger::open_db(folder, &self.path)?;
+        (self.db, self.file) = (Some(db), file);
         Ok(())
     }
 
@@ -291,6 +305,15 @@ impl Ledger {
     }
 }
 
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.db
+            .take()
+            .into_iter()
+            .for_each(|db| self.doubt.close(db));
+    }
+}
+
 impl MarkRow {
     fn mark(&self) -> Mark {
         let position = Position {
@@ -332,38 +355,6 @@ fn after(prefix: &[u8]) -> Key {
     vec![u8::MAX; 64]
 }
 
-/// sled takes what it reads for durable, though a process that was killed may have left it in the page cache only: it makes
-/// a snapshot that is durable of a log that is not, and after a power cut refuses the log that is shorter. And its
-/// settings (`conf`), without which nothing opens, it never syncs.
-fn sync_its_files(folder: &Folder, path: &Path) -> Result<(), SpoolError> {
-    let Ok(entries) = fs::read_dir(path) else {
-        return Ok(());
-    };
-    for entry in entries {
-        let entry = entry.at(path)?;
-        if entry.file_type().at(path)?.is_file() {
-            folder.sync_path(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-fn remove_stale_snapshots(path: &Path) -> Result<(), SpoolError> {
-    let Ok(entries) = fs::read_dir(path) else {
-        return Ok(());
-    };
-    for entry in entries {
-        let entry = entry.at(path)?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            tracing::warn!(file = %entry.path().display(), "an unfinished snapshot of the ledger is removed");
-            remove(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// The rows of the database with what is staged laid over them.
 struct Merged<'a> {
     rows: Peekable<sled::Iter>,
@@ -393,103 +384,6 @@ impl Iterator for Merged<'_> {
             }
             if let Some(v) = v {
                 return Some(Ok((k.clone(), v.clone())));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-    use crate::faults::Faults;
-
-    fn folder(dir: &Path) -> Folder {
-        Folder::open(&dir.join("spool"), &dir.join("run"), Faults::none()).unwrap()
-    }
-    fn mark() -> Mark {
-        mark_at(1)
-    }
-    fn mark_at(entries: u64) -> Mark {
-        let position = Position {
-            offset: 5,
-            entries,
-            hash: Digest([3; 32]),
-        };
-        Mark {
-            incarnation: Incarnation([1; 16]),
-            position,
-        }
-    }
-    fn keys(ledger: &Ledger, prefix: &[u8]) -> Vec<Key> {
-        ledger.scan(prefix, None).map(|i| i.unwrap().0).collect()
-    }
-
-    #[test]
-    fn staged_changes_are_seen_and_kept_only_by_sync() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = folder(dir.path());
-        let mut ledger = Ledger::create(&folder, "ledger").unwrap();
-        for k in ["pa", "pc", "pd", "q"] {
-            ledger.put(k.into(), &1u8);
-        }
-        ledger.sync(&folder, mark()).unwrap();
-        ledger.put(b"pb".to_vec(), &2u8);
-        ledger.put(b"pd".to_vec(), &3u8);
-        ledger.delete(b"pc".to_vec());
-        assert_eq!(keys(&ledger, b"p"), ["pa", "pb", "pd"].map(Vec::from));
-        assert_eq!(ledger.get::<u8>(b"pd").unwrap(), Some(3));
-        assert!(!ledger.has(b"pc").unwrap());
-        drop(ledger);
-        let (mut ledger, found) = Ledger::open(&folder, "ledger", |_, _| Ok(())).unwrap();
-        assert_eq!(found, Some(mark()));
-        assert_eq!(keys(&ledger, b"p"), ["pa", "pc", "pd"].map(Vec::from));
-        ledger.delete(b"pa".to_vec());
-        ledger.sync(&folder, mark()).unwrap();
-        drop(ledger);
-        let (ledger, _) = Ledger::open(&folder, "ledger", |_, _| Ok(())).unwrap();
-        assert_eq!(keys(&ledger, b"p"), ["pc", "pd"].map(Vec::from));
-    }
-
-    #[test]
-    fn a_flipped_bit_leaves_the_rows_of_a_mark_or_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = folder(dir.path());
-        let mut ledger = Ledger::create(&folder, "ledger").unwrap();
-        for i in 0..40u8 {
-            ledger.put(vec![b'p', i], &[i; 64]);
-            ledger.sync(&folder, mark_at(u64::from(i) + 1)).unwrap();
-        }
-        drop(ledger);
-        let path = folder.path("ledger").join("db");
-        let whole = fs::read(&path).unwrap();
-        let used = whole.iter().rposition(|b| *b != 0).unwrap();
-        let saved = folder.path("saved");
-        copy_dir(&folder.path("ledger"), &saved);
-        for i in 0..30 {
-            fs::remove_dir_all(folder.path("ledger")).unwrap();
-            copy_dir(&saved, &folder.path("ledger"));
-            let mut bytes = whole.clone();
-            bytes[used * i / 30] ^= 16;
-            fs::write(&path, bytes).unwrap();
-            let opened =
-                std::panic::catch_unwind(|| Ledger::open(&folder, "ledger", |_, _| Ok(())));
-            if let Ok(Ok((ledger, found))) = opened {
-                // sled may have gone back to an earlier commit, whole: the logbook brings it up from its mark.
-                let rows = keys(&ledger, b"p").len() as u64;
-                assert_eq!(found.map_or(0, |m| m.position.entries), rows, "flip {i}");
-            }
-            let _ = fs::remove_file(dir.path().join("run/ledger.opening"));
-        }
-    }
-
-    fn copy_dir(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-            if entry.path().is_file() {
-                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-            } else {
-                copy_dir(&entry.path(), &to.join(entry.file_name()));
             }
         }
     }

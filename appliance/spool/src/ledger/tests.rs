@@ -1,0 +1,110 @@
+//! Tests of the ledger: what a sync keeps, what damage shows, and what follows from a process that ended within sled.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+use super::*;
+use crate::faults::Faults;
+
+fn folder(dir: &Path) -> Folder {
+    Folder::open(&dir.join("spool"), &dir.join("run"), Faults::none()).unwrap()
+}
+fn mark() -> Mark {
+    mark_at(1)
+}
+fn mark_at(entries: u64) -> Mark {
+    let position = Position {
+        offset: 5,
+        entries,
+        hash: Digest([3; 32]),
+    };
+    Mark {
+        incarnation: Incarnation([1; 16]),
+        position,
+    }
+}
+fn keys(ledger: &Ledger, prefix: &[u8]) -> Vec<Key> {
+    ledger.scan(prefix, None).map(|i| i.unwrap().0).collect()
+}
+
+#[test]
+fn staged_changes_are_seen_and_kept_only_by_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    let mut ledger = Ledger::create(&folder, "ledger").unwrap();
+    for k in ["pa", "pc", "pd", "q"] {
+        ledger.put(k.into(), &1u8);
+    }
+    ledger.sync(&folder, mark()).unwrap();
+    ledger.put(b"pb".to_vec(), &2u8);
+    ledger.put(b"pd".to_vec(), &3u8);
+    ledger.delete(b"pc".to_vec());
+    assert_eq!(keys(&ledger, b"p"), ["pa", "pb", "pd"].map(Vec::from));
+    assert_eq!(ledger.get::<u8>(b"pd").unwrap(), Some(3));
+    assert!(!ledger.has(b"pc").unwrap());
+    drop(ledger);
+    let (mut ledger, found) = Ledger::open(&folder, "ledger", |_, _| Ok(())).unwrap();
+    assert_eq!(found, Some(mark()));
+    assert_eq!(keys(&ledger, b"p"), ["pa", "pc", "pd"].map(Vec::from));
+    ledger.delete(b"pa".to_vec());
+    ledger.sync(&folder, mark()).unwrap();
+    drop(ledger);
+    let (ledger, _) = Ledger::open(&folder, "ledger", |_, _| Ok(())).unwrap();
+    assert_eq!(keys(&ledger, b"p"), ["pc", "pd"].map(Vec::from));
+}
+
+#[test]
+fn who_finds_that_a_process_ended_within_sled_rebuilds() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    let mut ledger = Ledger::create(&folder, "ledger").unwrap();
+    ledger.sync(&folder, mark()).unwrap();
+    drop(ledger);
+    Doubt::of(&folder, "ledger").unwrap().begin().unwrap();
+    let open = || Ledger::open(&folder, "ledger", |_, _| Ok(()));
+    assert!(matches!(open(), Err(SpoolError::Contradiction(_))));
+    let (ledger, found) = open().unwrap();
+    assert_eq!(found, Some(mark()), "it was found once");
+    drop(ledger);
+    assert!(open().is_ok(), "a close in good order leaves no mark");
+}
+
+#[test]
+fn a_flipped_bit_leaves_the_rows_of_a_mark_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    let mut ledger = Ledger::create(&folder, "ledger").unwrap();
+    for i in 0..40u8 {
+        ledger.put(vec![b'p', i], &[i; 64]);
+        ledger.sync(&folder, mark_at(u64::from(i) + 1)).unwrap();
+    }
+    drop(ledger);
+    let path = folder.path("ledger").join("db");
+    let whole = fs::read(&path).unwrap();
+    let used = whole.iter().rposition(|b| *b != 0).unwrap();
+    let saved = folder.path("saved");
+    copy_dir(&folder.path("ledger"), &saved);
+    for i in 0..30 {
+        fs::remove_dir_all(folder.path("ledger")).unwrap();
+        copy_dir(&saved, &folder.path("ledger"));
+        let mut bytes = whole.clone();
+        bytes[used * i / 30] ^= 16;
+        fs::write(&path, bytes).unwrap();
+        let opened = std::panic::catch_unwind(|| Ledger::open(&folder, "ledger", |_, _| Ok(())));
+        if let Ok(Ok((ledger, found))) = opened {
+            // sled may have gone back to an earlier commit, whole: the logbook brings it up from its mark.
+            let rows = keys(&ledger, b"p").len() as u64;
+            assert_eq!(found.map_or(0, |m| m.position.entries), rows, "flip {i}");
+        }
+        let _ = fs::remove_file(dir.path().join("run/ledger.opening"));
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.path().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        } else {
+            copy_dir(&entry.path(), &to.join(entry.file_name()));
+        }
+    }
+}
