@@ -133,6 +133,11 @@ impl Ledger {
         result
     }
 
+    /// The ledger of that name is not the one in which a process has ended.
+    pub(crate) fn forget_doubt(folder: &Folder, name: &str) -> Result<(), SpoolError> {
+        Doubt::of(folder, name)?.end()
+    }
+
     fn open_at(folder: &Folder, name: &str) -> Result<Ledger, SpoolError> {
         let path = folder.path(name);
         let (db, file) = Ledger::open_db(folder, &path)?;

@@ -95,7 +95,9 @@ fn take_its_place(folder: &mut Folder) -> Result<(), SpoolError> {
     }
     fs::rename(&new, &place).at(&place)?;
     folder.changed(Place::Root);
-    folder.sync_directories()
+    folder.sync_directories()?;
+    // What a process left that ended in the old ledger is no doubt of the new one.
+    Ledger::forget_doubt(folder, "ledger")
 }
 
 /// Copies the logbook, as the disk has it, into a new file: after a failed sync no page of the old one is trusted.

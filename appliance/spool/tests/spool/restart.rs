@@ -173,6 +173,22 @@ fn a_process_that_dies_while_it_opens_the_ledger_does_not_do_so_again() {
 }
 
 #[test]
+fn a_process_that_died_in_the_old_ledger_is_no_doubt_of_the_rebuilt_one() {
+    let world = World::new();
+    let camera = world.camera("C1", 1);
+    let (mut spool, footage) = history(&world, &camera);
+    let all: Vec<&Footage> = footage.iter().collect();
+    let before = picture(&mut spool, &[&camera], &all);
+    drop(spool);
+    for mark in ["spool.suspect", "ledger.opening"] {
+        fs::write(world.dir.path().join("run").join(mark), "").unwrap();
+    }
+    let (mut spool, report) = world.try_open().expect("one start suffices");
+    assert!(report.suspect && report.rebuilt.is_some());
+    assert_eq!(picture(&mut spool, &[&camera], &all), before);
+}
+
+#[test]
 fn a_failed_sync_of_the_logbook_makes_the_next_start_read_everything() {
     let mut world = World::new();
     let camera = world.camera("C1", 1);
