@@ -24,7 +24,7 @@ use protocol::ids::Digest;
 use protocol::ids::Incarnation;
 use protocol::suite::Hasher;
 
-use crate::error::{AtPath, SpoolError};
+use crate::error::{AtPath, SpoolError, is_full};
 use crate::faults::Fault;
 use crate::folder::Folder;
 use crate::limits;
@@ -186,6 +186,9 @@ impl Ledger {
             .for_each(|db| self.doubt.close(db));
         let (db, file) = Ledger::open_db(folder, &self.path)?;
         (self.db, self.file) = (Some(db), file);
+        // The batch that met the full disk is in it, or is not: its sum is the one that its mark says.
+        let mark: Option<MarkRow> = self.get(&mark_key())?;
+        self.sum = mark.map_or(0, |m| u128::from_be_bytes(m.sum));
         Ok(())
     }
 
@@ -292,8 +295,10 @@ impl Ledger {
         };
         let row = minicbor::to_vec(&row).expect("encoding into memory cannot fail");
         batch.insert(mark_key(), row);
-        self.db().apply_batch(batch)?;
-        self.db().flush()?;
+        let written = self.db().apply_batch(batch);
+        if let Err(e) = written.and_then(|()| self.db().flush()) {
+            return Err(self.unwritten(folder, e));
+        }
         if !folder.faults.has(Fault::NoLedgerSync) {
             self.file
                 .sync_data()
@@ -302,6 +307,16 @@ impl Ledger {
         self.sum = sum;
         self.staged.clear();
         Ok(())
+    }
+
+    /// What follows from a batch that sled could not write. sled syncs what it writes, and who is told of a failed sync first is
+    /// the only one: save our own descriptor, which the kernel tells too. A full disk may be met again; nothing else.
+    fn unwritten(&self, folder: &Folder, error: sled::Error) -> SpoolError {
+        match (error, self.file.sync_data()) {
+            (sled::Error::Io(e), Ok(())) if is_full(&e) => sled::Error::Io(e).into(),
+            (sled::Error::Io(e), _) | (_, Err(e)) => folder.suspect("ledger", e),
+            (e, Ok(())) => e.into(),
+        }
     }
 
     /// Bytes of its files.

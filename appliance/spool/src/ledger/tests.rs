@@ -68,6 +68,27 @@ fn who_finds_that_a_process_ended_within_sled_rebuilds() {
 }
 
 #[test]
+fn a_batch_that_met_a_full_disk_and_came_to_it_all_the_same_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    let mut ledger = Ledger::create(&folder, "ledger").unwrap();
+    ledger.put(b"pa".to_vec(), &1u8);
+    ledger.sync(&folder, mark()).unwrap();
+    ledger.put(b"pa".to_vec(), &2u8);
+    ledger.put(b"pb".to_vec(), &3u8);
+    let before = (ledger.sum, ledger.staged.clone());
+    ledger.sync(&folder, mark_at(2)).unwrap();
+    // Of which its caller was told that the disk is full.
+    (ledger.sum, ledger.staged) = before;
+    ledger.reopen(&folder).unwrap();
+    ledger.sync(&folder, mark_at(2)).unwrap();
+    drop(ledger);
+    let (ledger, found) = Ledger::open(&folder, "ledger", |_, _| Ok(())).unwrap();
+    assert_eq!(found, Some(mark_at(2)));
+    assert_eq!(keys(&ledger, b"p"), ["pa", "pb"].map(Vec::from));
+}
+
+#[test]
 fn a_flipped_bit_leaves_the_rows_of_a_mark_or_none() {
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(dir.path());
