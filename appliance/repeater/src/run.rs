@@ -108,7 +108,10 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         error!("storage: the thread panicked");
     }
     info!("stopped");
+    // The last barrier, too, may have failed.
+    let failed = common.storage.fatal().borrow().is_some();
     code.and_then(|code| code)
+        .map(|code| if failed { IO_ERROR.into() } else { code })
 }
 
 fn key_list(path: &Path, keyring: &Keyring) -> anyhow::Result<KeyList> {
