@@ -12,6 +12,7 @@ mod doubt;
 mod files;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -32,6 +33,7 @@ use crate::logbook::Position;
 use crate::rows::{Key, key, tag};
 use doubt::Doubt;
 use files::{remove_stale_snapshots, sync_its_files};
+use watch::Watched;
 
 /// Where the logbook stood when the rows were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +66,7 @@ type Item = Result<(Key, Vec<u8>), SpoolError>;
 /// The ledger, open.
 pub(crate) struct Ledger {
     /// None only while it is opened anew.
-    db: Option<sled::Db>,
+    db: Option<Watched>,
     file: File,
     path: PathBuf,
     doubt: Doubt,
@@ -151,7 +153,7 @@ impl Ledger {
         })
     }
 
-    fn open_db(folder: &Folder, path: &Path) -> Result<(sled::Db, File), SpoolError> {
+    fn open_db(folder: &Folder, path: &Path) -> Result<(Watched, File), SpoolError> {
         if !folder.faults.has(Fault::KeepStaleSnapshot) {
             remove_stale_snapshots(path)?;
         }
@@ -175,7 +177,8 @@ impl Ledger {
             }
         };
         let file = path.join("db");
-        Ok((db, File::open(&file).at(&file)?))
+        let watched = Watched::new(db).at(path)?;
+        Ok((watched, File::open(&file).at(&file)?))
     }
 
     /// Opens it anew, with what is staged: after a full disk sled keeps an error that later calls do not clear.
@@ -193,6 +196,10 @@ impl Ledger {
     }
 
     fn db(&self) -> &sled::Db {
+        self.watched().db()
+    }
+
+    fn watched(&self) -> &Watched {
         self.db
             .as_ref()
             .expect("a ledger that did not open again ended the process")
@@ -296,7 +303,7 @@ impl Ledger {
         let row = minicbor::to_vec(&row).expect("encoding into memory cannot fail");
         batch.insert(mark_key(), row);
         let written = self.db().apply_batch(batch);
-        if let Err(e) = written.and_then(|()| self.db().flush()) {
+        if let Err(e) = written.and_then(|()| self.watched().flush()) {
             return Err(self.unwritten(folder, e));
         }
         if !folder.faults.has(Fault::NoLedgerSync) {

@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 
+use super::watch::Watched;
 use crate::error::{AtPath, SpoolError};
 use crate::folder::{Folder, remove};
 
@@ -37,7 +38,7 @@ impl Doubt {
     }
 
     /// Closes a database; where sled panics, the mark stays.
-    pub(super) fn close(&self, db: sled::Db) {
+    pub(super) fn close(&self, db: Watched) {
         if let Err(e) = self.begin() {
             tracing::warn!("the ledger is closed without a mark: {e}");
         }
