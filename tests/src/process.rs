@@ -105,10 +105,8 @@ impl Party {
     /// Where the party ends before, or never says it.
     pub fn ready(&mut self, prefix: &str) -> String {
         eventually(&format!("{} says `{prefix}...`", self.name), LONG, || {
-            let said = self.out();
-            let whole = &said[..said.rfind('\n').unwrap_or(0)];
-            if let Some(rest) = whole.lines().find_map(|l| l.strip_prefix(prefix)) {
-                return Some(rest.trim().to_owned());
+            if let Some(rest) = self.says(prefix) {
+                return Some(rest);
             }
             let ended = self.child.try_wait().unwrap();
             assert!(
@@ -119,6 +117,21 @@ impl Party {
             );
             None
         })
+    }
+
+    /// The rest of the line of standard output that begins with `prefix`, if it is written.
+    #[must_use]
+    pub fn says(&self, prefix: &str) -> Option<String> {
+        let said = self.out();
+        let whole = &said[..said.rfind('\n').unwrap_or(0)];
+        let rest = whole.lines().find_map(|l| l.strip_prefix(prefix));
+        rest.map(|r| r.trim().to_owned())
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it wrote to standard output so far.
@@ -148,6 +161,11 @@ impl Party {
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// How it ended, if it has.
+    pub fn how_it_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// How it ended, once it has.

@@ -46,18 +46,30 @@ impl<'a> Repeater<'a> {
         sites: &[(&str, SocketAddr)],
         spool: &str,
     ) -> Repeater<'a> {
+        let mut repeater = Repeater::configured(station, name, cameras, sites, spool);
+        repeater.run();
+        repeater
+    }
+
+    /// Writes its configuration; it does not run yet.
+    #[must_use]
+    pub fn configured(
+        station: &'a Station,
+        name: &str,
+        cameras: &[SocketAddr],
+        sites: &[(&str, SocketAddr)],
+        spool: &str,
+    ) -> Repeater<'a> {
         let config = station.path(&format!("{name}.toml"));
         std::fs::write(&config, text(station, name, cameras, sites, spool)).unwrap();
         let http = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut repeater = Repeater {
+        Repeater {
             station,
             party: None,
             http,
             config,
             name: name.to_owned(),
-        };
-        repeater.run();
-        repeater
+        }
     }
 
     /// Runs the daemon again, with the same configuration.
@@ -78,6 +90,34 @@ impl<'a> Repeater<'a> {
         );
         self.http = party.ready("ready: metrics on ").parse().unwrap();
         self.party = Some(party);
+    }
+
+    /// Starts the daemon again, which does nothing until it is traced.
+    pub fn start_traced(&mut self) -> &mut Party {
+        self.party = None;
+        let config = self.config.clone().into_os_string();
+        let args = [
+            "party:repeaterd".into(),
+            "run".into(),
+            "--config".into(),
+            config,
+        ];
+        let filter = format!("{TRACE},{FILTER}");
+        let logs = self.station.path("logs");
+        let party = Party::start(&logs, &self.name, "traced", args, &filter);
+        self.party.insert(party)
+    }
+
+    /// Its status, if it has come to tell it.
+    #[must_use]
+    pub fn try_status(&mut self) -> Option<Value> {
+        self.http = self
+            .party
+            .as_ref()?
+            .says("ready: metrics on ")?
+            .parse()
+            .ok()?;
+        serde_json::from_str(&get(self.http, "/status")?).ok()
     }
 
     /// Runs the daemon again, with other peers.

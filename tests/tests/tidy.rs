@@ -319,7 +319,7 @@ fn every_number_in_readme_names_its_proof() {
     let bare = blocks.iter().filter_map(|(line, b)| {
         let fig = figure(b)?;
         markers(b).is_empty().then(|| {
-            format!("README.md:{line}: {fig}: add (test: NAME), (bench: NAME) or (source: WHERE)")
+            format!("README.md:{line}: {fig}: add (test: NAME), (suite: NAME), (bench: NAME) or (source: WHERE)")
         })
     });
     report(bare);
@@ -440,5 +440,11 @@ fn samples_that_break_a_rule_are_caught() {
         .map(|(n, b)| (*n, figure(b).is_some(), markers(b).len()))
         .collect();
     assert_eq!(figs, [(1, true, 0), (4, true, 1), (5, false, 0)]);
-    assert!(!proof_exists(&[], "test", "shutdown") && !proof_exists(&[], "bench", "relay"));
+    let none = |kind, name| !proof_exists(&[], kind, name);
+    assert!(none("test", "shutdown") && none("suite", "syscalls") && none("bench", "relay"));
+    assert!(proof_exists(&rust_files(), "suite", "power-cut"));
+    assert_eq!(
+        markers("all of 7 cameras (suite: syscalls)"),
+        [("suite".into(), "syscalls".into())]
+    );
 }

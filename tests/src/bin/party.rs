@@ -1,13 +1,22 @@
 //! Becomes the party that its first argument names: `party:repeaterd`, `party:bodycam`, `party:archive`,
 //! `party:agency`, or one of the suites' own: `party:spool-driver`, `party:spool-check`,
-//! `party:store-driver`, `party:store-check`. The scenarios start every party as
+//! `party:store-driver`, `party:store-check`; `party:traced party:NAME` becomes that party once it is traced, and
+//! `party:under PROGRAM` any program. The scenarios start every party as
 //! this program, which dies with the thread that started it.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|a| a == "party:traced") {
+        args.remove(1);
+        if !tests::syscalls::trace::until_traced() {
+            eprintln!("party: nobody traces it");
+            return ExitCode::from(70);
+        }
+    }
     let name = args
         .get(1)
         .and_then(|a| a.to_str())
@@ -32,11 +41,23 @@ fn main() -> ExitCode {
         "store-driver" => tests::power_cut::store::main(&words(&args)),
         "store-check" => tests::power_cut::store::check(&words(&args)),
         "spool-check" => tests::power_cut::check::main(&words(&args)),
+        "under" => under(&args),
         other => {
             eprintln!("party: there is no party {other}");
             ExitCode::from(64)
         }
     }
+}
+
+/// Becomes another program, which dies with the same thread.
+fn under(args: &[OsString]) -> ExitCode {
+    let Some((program, args)) = args.get(1..).and_then(<[OsString]>::split_first) else {
+        eprintln!("party: under PROGRAM [ARGUMENT]...");
+        return ExitCode::from(64);
+    };
+    let error = Command::new(program).args(args).exec();
+    eprintln!("party: {}: {error}", program.to_string_lossy());
+    ExitCode::from(127)
 }
 
 /// The arguments after the name, where they are text.

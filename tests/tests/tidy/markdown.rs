@@ -1,7 +1,7 @@
 //! Markdown as text: paragraphs, figures, and the proofs that figures name.
 //!
 //! A figure is a number with a unit outside `code`. A proof is a marker in the same paragraph, list
-//! item or table row: a test, a bench, or the source of a fact that is not ours to test. It does
+//! item or table row: a test, a suite, a bench, or the source of a fact that is not ours to test. It does
 //! not judge whether the proof proves the figure: that is the reviewer's part.
 
 use std::path::Path;
@@ -81,10 +81,10 @@ pub(crate) fn figure(block: &str) -> Option<String> {
     None
 }
 
-/// (test|bench|source, name) of every marker in the block.
+/// (test|suite|bench|source, name) of every marker in the block.
 pub(crate) fn markers(block: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for kind in ["test", "bench", "source"] {
+    for kind in ["test", "suite", "bench", "source"] {
         for part in block.split(&format!("({kind}: ")).skip(1) {
             let names = part.split(')').next().unwrap();
             found.extend(
@@ -97,8 +97,9 @@ pub(crate) fn markers(block: &str) -> Vec<(String, String)> {
     found
 }
 
-/// A test is a scenario file (`outage`), a test function, or both (`outage::drains`); a bench is a
-/// file of the bench package, and what follows `/` one of the figures it prints.
+/// A test is a scenario file (`outage`), a test function, or both (`outage::drains`); a suite is a program of the
+/// package `tests` (`power-cut`); a bench is a file of the bench package, and what follows `/` one of the figures it
+/// prints.
 pub(crate) fn proof_exists(rust: &[Source], kind: &str, name: &str) -> bool {
     let stem = |f: &Source| Path::new(&f.path).file_stem().is_some_and(|s| s == name);
     match kind {
@@ -111,6 +112,10 @@ pub(crate) fn proof_exists(rust: &[Source], kind: &str, name: &str) -> bool {
                     .iter()
                     .filter(home)
                     .any(|f| f.text.contains("test]") && f.text.contains(&format!("fn {func}(")))
+        }
+        "suite" => {
+            let path = format!("tests/src/bin/{}.rs", name.replace('-', "_"));
+            rust.iter().any(|f| f.path == path)
         }
         "bench" => {
             let (file, fig) = name.split_once('/').unwrap_or((name, ""));

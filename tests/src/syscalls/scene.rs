@@ -1,0 +1,286 @@
+//! A station with one camera, the repeater and one site, put back before each case to where it was: the camera with its
+//! recordings, the site empty, the spool as the scene wants it.
+//!
+//! The recordings are sealed once, so that every file has the same name in every case. The repeater is started again at most once:
+//! the second time nothing is made to fail, and it has to go on to the end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::trace::{Call, Fault, Trace, counted};
+use super::{Case, Counted, Went, check};
+use crate::archive_party::Site;
+use crate::camera_party::Camera;
+use crate::footage::footage;
+use crate::repeater_party::Repeater;
+use crate::station::{Plan, Station};
+use crate::wait::eventually;
+
+/// Footage of each recording.
+const RECORDINGS: [usize; 3] = [300_000, 120_000, 5_000];
+/// By then everything has arrived, or the case failed.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// Nobody listens there.
+const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
+
+/// What the repeater is in the middle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scene {
+    /// It makes its spool.
+    FirstStart,
+    /// It runs, and the camera comes; then it stops.
+    Work,
+    /// It starts over a spool in which all is Held, after a kill.
+    Restart,
+    /// The same, on a boot that is marked suspect: everything is read again.
+    SuspectStart,
+}
+
+impl Scene {
+    /// Every scene.
+    pub const ALL: [Scene; 4] = [
+        Scene::FirstStart,
+        Scene::Work,
+        Scene::Restart,
+        Scene::SuspectStart,
+    ];
+}
+
+/// A station that is put back.
+#[derive(Debug)]
+pub struct Stage {
+    station: Station,
+    /// Files of the spool that each scene's calls are about.
+    files: BTreeSet<String>,
+    /// Segments and headers.
+    items: u64,
+}
+
+/// What became of the repeater in a case.
+struct Lives {
+    /// What strace saw of the first life.
+    calls: Vec<Call>,
+    /// How the first life ended, where it was not told to.
+    ended: Option<ExitStatus>,
+    /// Whether the boot was marked suspect when the first life had ended.
+    suspect: bool,
+    log: String,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Stage::new()
+    }
+}
+
+impl Stage {
+    /// Seals the recordings and fills the spool of the later scenes.
+    ///
+    /// # Panics
+    /// Where a party does not do what it should.
+    #[must_use]
+    pub fn new() -> Stage {
+        let station = Station::new(Plan::default());
+        let camera = station.camera(1);
+        let mut items = 0;
+        for (seed, bytes) in RECORDINGS.iter().enumerate() {
+            items += camera.seal(&footage(seed as u64, *bytes), &[]).items();
+        }
+        fs::create_dir_all(station.path("kept")).unwrap();
+        fs::rename(station.path("cameras"), station.path("kept/cameras")).unwrap();
+        let stage = Stage {
+            station,
+            files: BTreeSet::new(),
+            items,
+        };
+        stage.put_back(Scene::FirstStart);
+        let mut camera = stage.station.camera(1);
+        let address = camera.serve();
+        let mut repeater = stage.station.repeater(&[address], &[("site-a", NOBODY)]);
+        repeater.wait_held(items);
+        repeater.daemon().kill();
+        fs::rename(repeater.spool(), stage.station.path("kept/spool")).unwrap();
+        drop(camera);
+        stage
+    }
+
+    /// Runs each scene without a fault, and counts its calls on the spool.
+    ///
+    /// # Panics
+    /// Where a scene does not go well.
+    pub fn count(&mut self) -> Counted {
+        let mut found = Counted::new();
+        for scene in Scene::ALL {
+            let lives = self.run(scene, None);
+            assert!(lives.ended.is_none(), "{scene:?}: {:?}", lives.ended);
+            let main = lives.calls.first().map(|c| c.thread);
+            // What follows a start is the work, which is a scene of its own.
+            let only = if scene == Scene::Work { None } else { main };
+            found.insert(scene, counted(&lives.calls, only));
+            self.files
+                .extend(lives.calls.into_iter().flat_map(|c| c.files));
+        }
+        found
+    }
+
+    /// Plays a case.
+    ///
+    /// # Panics
+    /// Where something is not as it must be.
+    pub fn play(&mut self, case: &Case) -> Went {
+        let lives = self.run(case.scene, Some(case));
+        // Each thread has its own Nth call.
+        let hits: Vec<&Call> = lives.calls.iter().filter(|c| c.injected).collect();
+        let killed = case.fault == Fault::Kill && lives.ended.is_some();
+        if hits.is_empty() && !killed {
+            return Went::NotReached;
+        }
+        let mut wrong = check::spool(&self.station);
+        for call in &hits {
+            wrong.extend(check::reaction(&check::At {
+                call,
+                alone: hits.len() == 1,
+                fault: case.fault,
+                ended: lives.ended,
+                suspect: lives.suspect,
+                log: &lives.log,
+                spool: &self.station.path("spool/repeater"),
+            }));
+        }
+        if wrong.is_empty() {
+            return Went::Well;
+        }
+        Went::Wrong(format!("{wrong:#?}\n{hits:?}\n{}", self.last_words()))
+    }
+
+    /// What the repeater logged last.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let text = fs::read(self.station.path("logs/repeater.log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    fn put_back(&self, scene: Scene) {
+        for folder in ["spool", "run", "cameras", "sites", "logs"] {
+            let _ = fs::remove_dir_all(self.station.path(folder)); // it may not be there yet
+        }
+        for folder in ["spool", "run", "logs"] {
+            fs::create_dir_all(self.station.path(folder)).unwrap();
+        }
+        copy(
+            &self.station.path("kept/cameras"),
+            &self.station.path("cameras"),
+        );
+        if matches!(scene, Scene::Restart | Scene::SuspectStart) {
+            let spool = self.station.path("spool/repeater");
+            copy(&self.station.path("kept/spool"), &spool);
+        }
+        if scene == Scene::SuspectStart {
+            fs::write(check::marker(&self.station), "a sync failed\n").unwrap();
+        }
+    }
+
+    fn run(&self, scene: Scene, case: Option<&Case>) -> Lives {
+        self.put_back(scene);
+        let station = &self.station;
+        let site = station.site("site-a");
+        let mut camera = station.camera(1);
+        let address = camera.serve();
+        let mut repeater =
+            Repeater::configured(station, "repeater", &[address], &[site.told()], "");
+        let trace = if scene == Scene::Work {
+            // The camera is silent until the repeater is ready and every thread of it is traced.
+            camera.server().signal(Signal::SIGSTOP);
+            repeater.run();
+            let trace = self.trace(&mut repeater, case);
+            camera.server().signal(Signal::SIGCONT);
+            trace
+        } else {
+            repeater.start_traced();
+            self.trace(&mut repeater, case)
+        };
+        let mut ended = drained_or_ended(&camera, &mut repeater);
+        let calls = trace.calls_after(|| {
+            if ended.is_none() {
+                ended = stop(&mut repeater);
+            }
+        });
+        let suspect = check::marker(station).exists();
+        if let Some(how) = ended {
+            assert!(case.is_some(), "it ended: {how:?}");
+            repeater.run();
+            let again = drained_or_ended(&camera, &mut repeater).or_else(|| stop(&mut repeater));
+            assert!(
+                again.is_none(),
+                "it ended again, with nothing failing: {again:?}"
+            );
+        }
+        self.assert_all_is_there(&camera, &site);
+        Lives {
+            calls,
+            ended,
+            suspect,
+            log: repeater.log(),
+        }
+    }
+
+    fn trace(&self, repeater: &mut Repeater<'_>, case: Option<&Case>) -> Trace {
+        let spool = repeater.spool();
+        let fault = case.map(|c| (c.call.as_str(), c.fault, c.n));
+        let logs = self.station.path("logs");
+        Trace::attach(repeater.daemon(), &logs, &spool, &self.files, fault)
+    }
+
+    fn assert_all_is_there(&self, camera: &Camera<'_>, site: &Site<'_>) {
+        let s = camera.status();
+        assert_eq!((s.lost, s.released), (0, RECORDINGS.len() as u64), "{s:?}");
+        self.station.assert_footage_is_whole(site);
+        let stored = site.segments();
+        let segments = self.items - RECORDINGS.len() as u64;
+        assert_eq!(stored, segments, "segments stored");
+    }
+}
+
+/// Waits until the camera has released everything and the repeater agrees; or until the repeater has ended, and how.
+fn drained_or_ended(camera: &Camera<'_>, repeater: &mut Repeater<'_>) -> Option<ExitStatus> {
+    eventually("everything is released", PATIENCE, || {
+        if let Some(how) = repeater.daemon().how_it_ended() {
+            return Some(Some(how));
+        }
+        let s = camera.status();
+        let empty = s.lost == 0 && s.released == s.next_recording && s.recordings.is_empty();
+        let status = empty.then(|| repeater.try_status()).flatten()?;
+        let spool = &status["spool"];
+        (spool["outstanding"] == 0 && spool["unaccounted"] == 0).then_some(None)
+    })
+}
+
+/// SIGTERM; how it ended, where not well.
+fn stop(repeater: &mut Repeater<'_>) -> Option<ExitStatus> {
+    if repeater.daemon().runs() {
+        repeater.daemon().signal(Signal::SIGTERM);
+    }
+    let how = repeater.daemon().ended(PATIENCE);
+    (!how.success()).then_some(how)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            copy(&entry.path(), &to);
+        } else if kind.is_file() {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
