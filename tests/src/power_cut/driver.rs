@@ -121,7 +121,7 @@ fn leave_half_a_snapshot(ledger: &Path) {
 /// # Panics
 /// Where no thread can be started.
 pub fn kill_some_time(random: &Random) {
-    if random.u64() % 2 == 0 {
+    if random.u64().is_multiple_of(2) {
         return;
     }
     let longest = 1 << (random.u64() % 10);
