@@ -145,7 +145,7 @@ pub fn main(args: &[String]) -> ExitCode {
     let (folder, dir) = (PathBuf::from(plan), PathBuf::from(dir));
     let (plan, faults) = (Plan::load(&folder), named(faults));
     let random = Random::seeded(seed.parse().unwrap());
-    if random.u64() % 3 == 0 {
+    if random.u64().is_multiple_of(3) {
         leave_half_a_snapshot(&dir.join("ledger"));
     }
     kill_some_time(&random);

@@ -155,11 +155,13 @@ impl Model {
         self.barrier();
         let here = |row: &Row| row.here && row.is_archived();
         let excess = self.used_bytes().saturating_sub(self.marks.low_bytes);
-        let archived = self.oldest(here, |row| row.archived_at, excess);
+        let archived = self.oldest(here, |_| true, |row| row.archived_at, excess);
         let got: u64 = archived.iter().map(|item| blocks(*item)).sum();
         let above = (self.used_bytes() + refused).saturating_sub(self.marks.high_bytes - 1);
         let once = |row: &Row| row.stage == Stage::Held && row.listed && !row.receipts.is_empty();
-        let early = self.oldest(once, |row| row.receipts[0].0, above.saturating_sub(got));
+        let is_segment = |item: &Item| item.1 > 0;
+        let above = above.saturating_sub(got);
+        let early = self.oldest(once, is_segment, |row| row.receipts[0].0, above);
         self.answers
             .push(Answer::Reclaimed(archived.len() + early.len(), early.len()));
         for item in archived.into_iter().chain(early) {
@@ -176,10 +178,12 @@ impl Model {
     fn oldest(
         &self,
         are: impl Fn(&Row) -> bool,
+        which: impl Fn(&Item) -> bool,
         age: impl Fn(&Row) -> u64,
         bytes: u64,
     ) -> Vec<Item> {
         let mut all = self.of(are);
+        all.retain(which);
         all.sort_by_key(|item| (age(&self.told[item]), self.order[item]));
         let mut sum = 0;
         let within = |item: &Item| {
