@@ -12,6 +12,8 @@
 
 #[path = "tidy/cargo_text.rs"]
 mod cargo_text;
+#[path = "tidy/faults.rs"]
+mod faults;
 #[path = "tidy/markdown.rs"]
 mod markdown;
 #[path = "tidy/rust_text.rs"]
