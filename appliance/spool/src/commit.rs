@@ -224,6 +224,26 @@ impl Spool {
     /// Steps 4 and 5: logbook, then ledger.
     pub(crate) fn settle(&mut self, now: Time) -> Result<(), SpoolError> {
         self.stage_notes(now);
+        self.stage_changes(now)?;
+        if let Err(e) = self.books.logbook.sync(&self.folder) {
+            self.starved |= matches!(&e, SpoolError::Io { source, .. } if is_full(source));
+            return Err(e);
+        }
+        self.sync_ledger()?;
+        // Room for the entries and receipts of what is now live; if there is none, nothing new is pulled.
+        self.starved |= !self.books.logbook.reserve(self.books.totals.files)?;
+        if let Some((from, to)) = self.group.follows.take() {
+            fs::rename(&from, &to).at(&to)?;
+            self.folder.changed(Place::Root);
+            self.folder.sync_directories()?;
+        }
+        self.lost.clear();
+        self.unsettled = false;
+        Ok(())
+    }
+
+    /// Stages the custody changes as logbook entries.
+    pub(crate) fn stage_changes(&mut self, now: Time) -> Result<(), SpoolError> {
         let changes = std::mem::take(&mut self.books.changes);
         for part in changes.chunks(limits::LOGBOOK_CHANGES) {
             let mut bytes = 0;
@@ -243,20 +263,6 @@ impl Spool {
         }
         self.untold
             .extend(changes.into_iter().map(|(digest, _)| digest));
-        if let Err(e) = self.books.logbook.sync(&self.folder) {
-            self.starved |= matches!(&e, SpoolError::Io { source, .. } if is_full(source));
-            return Err(e);
-        }
-        self.sync_ledger()?;
-        // Room for the entries and receipts of what is now live; if there is none, nothing new is pulled.
-        self.starved |= !self.books.logbook.reserve(self.books.totals.files)?;
-        if let Some((from, to)) = self.group.follows.take() {
-            fs::rename(&from, &to).at(&to)?;
-            self.folder.changed(Place::Root);
-            self.folder.sync_directories()?;
-        }
-        self.lost.clear();
-        self.unsettled = false;
         Ok(())
     }
 

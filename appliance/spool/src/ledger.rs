@@ -95,10 +95,12 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Opens the one of that name, showing every row to `each`; the mark is none for one that was never synced.
+    /// Opens the one of that name, showing every row to `each`; the mark is none for one that was never synced, and
+    /// `known` also where other rows are wrong.
     pub(crate) fn open(
         folder: &Folder,
         name: &str,
+        known: &mut Option<Mark>,
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), SpoolError>,
     ) -> Result<(Ledger, Option<Mark>), SpoolError> {
         let doubt = Doubt::of(folder, name)?;
@@ -111,6 +113,7 @@ impl Ledger {
         let mut read = || {
             let mut ledger = Ledger::open_at(folder, name)?;
             let mark: Option<MarkRow> = ledger.get(&mark_key())?;
+            *known = mark.as_ref().map(MarkRow::mark);
             let mut sum = 0u128;
             for item in ledger.db().iter() {
                 let (k, v) = item?;

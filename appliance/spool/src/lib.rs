@@ -15,6 +15,7 @@
 //! key-list             the newest key list
 //! refused/<digest>     copies that were not what their names say: 1 % of the capacity, oldest dropped first
 //! logbook              append-only, hash-chained: receipts whole, stages reached, contacts, alarms, commands
+//! logbook.damaged-<n>  one of which entries are lost; the logbook's first entry names its last known head
 //! ledger/              sled: every row derived from the above, with a sum over all of them
 //! ballast              given up when the ledger meets a full disk
 //! ```
@@ -68,7 +69,7 @@
 //!
 //! Modules are in reading order: the disk (`folder`, `logbook`, `ledger`), the books (`rows`, `names`, `totals`,
 //! `books`), then the footage's way (`announce`, `inventory`, `pull`, `commit` with `moves`, `forward`, `copies`,
-//! `release`, `reclaim`), then `start` with `load`, `mend` and `rebuild`; `scrub`, `status` and `history` look.
+//! `release`, `reclaim`), then `start` with `succession`, `load`, `mend` and `rebuild`; `scrub`, `status` and `history` look.
 
 pub mod alarm;
 mod announce;
@@ -98,6 +99,7 @@ mod scrub;
 mod spool;
 mod start;
 mod status;
+mod succession;
 mod totals;
 
 pub use alarm::{Alarm, Settled};

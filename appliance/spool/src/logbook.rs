@@ -17,7 +17,7 @@ use protocol::custody::Stage;
 use protocol::ids::{Digest, Incarnation, Time};
 use protocol::suite::{Hasher, sha256};
 
-use crate::error::{AtPath, SpoolError, is_full};
+use crate::error::{AtPath, SpoolError, is_full, is_unreadable};
 use crate::faults::Fault;
 use crate::folder::{Folder, reserve};
 use crate::limits;
@@ -233,6 +233,15 @@ impl Logbook {
         }))
     }
 
+    /// Whether its file goes as far as `at`, and the entry that ends there has that chain hash.
+    pub(crate) fn passes(&self, at: Position) -> Result<bool, SpoolError> {
+        if at.entries == 0 {
+            return Ok(true);
+        }
+        let hash = self.bytes_in_file(at.offset.saturating_sub(HASH as u64), HASH)?;
+        Ok(hash.is_some_and(|h| h == at.hash.0))
+    }
+
     /// Goes on after `at`: what lies behind is a torn tail and is cut off.
     pub(crate) fn cut_after(&mut self, at: Position, folder: &Folder) -> Result<u64, SpoolError> {
         let torn = self
@@ -333,9 +342,28 @@ impl Logbook {
         Ok(bytes)
     }
 
+    /// Bytes at `offset` of its file, whatever of it is acknowledged; none beyond its end, or where it cannot be read.
+    pub(crate) fn bytes_in_file(
+        &self,
+        offset: u64,
+        length: usize,
+    ) -> Result<Option<Vec<u8>>, SpoolError> {
+        let mut bytes = vec![0; length.min(limits::LOGBOOK_ENTRY_BYTES)];
+        match self.file.read_exact_at(&mut bytes, offset) {
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof || is_unreadable(&e) => {
+                Ok(None)
+            }
+            other => other.map(|()| Some(bytes)).at(&self.path),
+        }
+    }
+
     /// The end with what is staged.
     pub(crate) fn end(&self) -> Position {
         self.end
+    }
+    /// Bytes that wait for the next sync.
+    pub(crate) fn staged_bytes(&self) -> usize {
+        self.staged.len()
     }
     /// Blocks reserved for it, in bytes.
     pub(crate) fn reserved(&self) -> u64 {

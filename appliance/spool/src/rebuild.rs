@@ -4,10 +4,12 @@
 //! (pulled from 0), and alarms (raised again while their cause lasts).
 //!
 //! A copy counts as whole where the logbook says that it was Held and its file has its length. Where the logbook
-//! does not vouch (its end is torn, or the copy waited for its header), or the boot is suspect, the copy is read from
-//! the disk and its digest decides; one that no barrier is known to have covered is synced first.
+//! does not vouch (its end is torn, entries of it are lost, or the copy waited for its header), or the boot is suspect,
+//! the copy is read from the disk and its digest decides; one that no barrier is known to have covered is synced first.
+//! The successor of a logbook of which entries are lost carries the receipts that can still be read, and the stages of
+//! all, before it takes its place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
 use bytes::Bytes;
@@ -19,12 +21,14 @@ use crate::books::step;
 use crate::error::{AtPath, SpoolError};
 use crate::folder::{Folder, Place};
 use crate::ledger::{Ledger, Mark};
+use crate::limits;
 use crate::load::Loaded;
-use crate::logbook::Entry;
+use crate::logbook::{Entry, Logbook};
 use crate::mend::names_in;
 use crate::rows::{self, tag};
 use crate::spool::Spool;
-use crate::start::{Opening, StartReport};
+use crate::start::{Deferred, Opening, StartReport};
+use crate::succession::{self, Broken};
 
 /// Staged rows after which the new ledger is written: bounds the memory of a rebuild.
 const ROWS: usize = 65_536;
@@ -37,30 +41,51 @@ struct Said {
     held: bool,
 }
 
-/// Builds the ledger anew. `suspect`: no copy counts unless it is read again.
+/// Builds the ledger anew. Where the boot is suspect, or the logbook torn or entries of it lost, no copy counts unless
+/// it is read again.
 pub(crate) fn rebuild(
     opening: Opening,
-    suspect: bool,
+    broken: Option<&Broken>,
     report: &mut StartReport,
+    alarms: &mut Deferred,
 ) -> Result<Spool, SpoolError> {
     let now = opening.now;
     let ledger = Ledger::create(&opening.folder, "ledger.new")?;
     let mut spool = opening.into_spool(ledger, Loaded::default());
-    let manifests = spool.enter_all(report)?;
+    report.manifests_entered = spool.enter_all(report)?;
     spool.apply_newer_inventories()?;
-    let (said, torn) = spool.read_whole_logbook()?;
-    let changes = spool.judge_copies(&said, torn > 0, suspect, now)?;
-    if torn > 0 {
-        let aside = spool.folder.path("logbook.torn");
-        fs::copy(spool.books.logbook.path(), &aside).at(&aside)?;
-        report.lost.push(format!(
-            "{torn} bytes at the logbook's end, kept in logbook.torn"
-        ));
+    let (said, torn) = match broken {
+        None => spool.read_whole_logbook()?,
+        Some(broken) => (spool.carry_over(broken.old.as_ref())?, true),
+    };
+    let changes = spool.judge_copies(&said, torn, report.suspect, now)?;
+    match broken {
+        None => {
+            let end = spool.books.logbook.end();
+            report.torn_bytes = spool.books.logbook.cut_after(end, &spool.folder)?;
+        }
+        Some(broken) => {
+            // The successor says all stages; whoever reads it alone knows as much as is known here.
+            spool.books.changes = said_last(&said, &changes);
+            spool.stage_changes(now)?;
+            spool.books.logbook.sync(&spool.folder)?;
+            let aside;
+            (spool.books.logbook, aside) =
+                succession::take_its_place(&mut spool.folder, &spool.books.logbook)?;
+            report.begin_logbook(broken, aside, alarms);
+        }
     }
-    let end = spool.books.logbook.end();
-    report.torn_bytes = spool.books.logbook.cut_after(end, &spool.folder)?;
-    report.manifests_entered = manifests;
     spool.write_rows(0)?;
+    let mut spool = reopened(spool)?;
+    if broken.is_none() {
+        spool.books.changes = changes;
+    }
+    Ok(spool)
+}
+
+/// The spool over the new ledger, which has taken the old one's place.
+fn reopened(spool: Spool) -> Result<Spool, SpoolError> {
+    let now = spool.scrub.started();
     let Spool {
         folder,
         books,
@@ -82,10 +107,17 @@ pub(crate) fn rebuild(
     };
     take_its_place(&mut opening.folder)?;
     let mut loaded = Loaded::default();
-    let (ledger, _) = Ledger::open(&opening.folder, "ledger", |k, v| loaded.read(k, v))?;
-    let mut spool = opening.into_spool(ledger, loaded);
-    spool.books.changes = changes;
-    Ok(spool)
+    let (ledger, _) = Ledger::open(&opening.folder, "ledger", &mut None, |k, v| {
+        loaded.read(k, v)
+    })?;
+    Ok(opening.into_spool(ledger, loaded))
+}
+
+/// The stage of every segment: as the old logbook said last, and as the copies changed it.
+fn said_last(said: &HashMap<Digest, Said>, changes: &[(Digest, Stage)]) -> Vec<(Digest, Stage)> {
+    let mut all: BTreeMap<Digest, Stage> = said.iter().map(|(d, s)| (*d, s.stage)).collect();
+    all.extend(changes.iter().copied());
+    all.into_iter().collect()
 }
 
 fn take_its_place(folder: &mut Folder) -> Result<(), SpoolError> {
@@ -155,37 +187,70 @@ impl Spool {
     }
 
     /// Reads the logbook from its beginning: attaches receipts, and gathers what it last said of each segment that
-    /// a manifest names. Also how many bytes are left after its last whole entry.
-    fn read_whole_logbook(&mut self) -> Result<(HashMap<Digest, Said>, u64), SpoolError> {
+    /// a manifest names. Also whether bytes are left after its last whole entry.
+    fn read_whole_logbook(&mut self) -> Result<(HashMap<Digest, Said>, bool), SpoolError> {
         let mut said: HashMap<Digest, Said> = HashMap::new();
         while let Some(read) = self.books.logbook.read(self.books.logbook.end())? {
             self.books.logbook.go_to(read.after);
-            match read.entry {
-                Entry::Note(_) => {}
-                Entry::Receipt(bytes) => {
-                    let Ok(receipt) = Receipt::verify(Bytes::from(bytes), &self.books.keys) else {
-                        continue;
-                    };
-                    if let Some(digests) = self.gains(&receipt)? {
-                        self.attach(&receipt, read.body_offset, &digests)?;
-                    }
-                    self.write_rows(ROWS)?;
+            let at = read.body_offset;
+            self.take_entry(read.entry, &mut said, |_, _| at)?;
+            self.write_rows(ROWS)?;
+        }
+        let path = self.books.logbook.path();
+        let length = fs::metadata(path).at(path)?.len();
+        Ok((said, length > self.books.logbook.end().offset))
+    }
+
+    /// The same, without the rest, from an old logbook whose receipts that count here go to the new one.
+    fn carry_over(&mut self, old: Option<&Logbook>) -> Result<HashMap<Digest, Said>, SpoolError> {
+        let mut said: HashMap<Digest, Said> = HashMap::new();
+        let now = self.scrub.started();
+        let mut at = old.map(Logbook::end);
+        while let Some((old, from)) = old.zip(at) {
+            let Some(read) = old.read(from)? else { break };
+            at = Some(read.after);
+            self.take_entry(read.entry, &mut said, |logbook, entry| {
+                logbook.stage(entry, now)
+            })?;
+            if self.books.logbook.staged_bytes() > limits::LOGBOOK_ENTRY_BYTES {
+                self.books.logbook.sync(&self.folder)?;
+            }
+            self.write_rows(ROWS)?;
+        }
+        Ok(said)
+    }
+
+    /// `place` says where in the logbook a receipt that counts lies.
+    fn take_entry(
+        &mut self,
+        entry: Entry,
+        said: &mut HashMap<Digest, Said>,
+        place: impl FnOnce(&mut Logbook, &Entry) -> u64,
+    ) -> Result<(), SpoolError> {
+        match entry {
+            Entry::Note(_) => {}
+            Entry::Receipt(bytes) => {
+                let bytes = Bytes::from(bytes);
+                let Ok(receipt) = Receipt::verify(bytes.clone(), &self.books.keys) else {
+                    return Ok(());
+                };
+                if let Some(digests) = self.gains(&receipt)? {
+                    let entry = Entry::Receipt(bytes.into());
+                    let offset = place(&mut self.books.logbook, &entry);
+                    self.attach(&receipt, offset, &digests)?;
                 }
-                Entry::Custody { changes, .. } => {
-                    for (digest, stage) in changes {
-                        if self.books.segment(&digest)?.is_some() {
-                            let before = said.get(&digest).is_some_and(|s| s.held);
-                            let held =
-                                stage == Stage::Held || (before && stage != Stage::Announced);
-                            said.insert(digest, Said { stage, held });
-                        }
+            }
+            Entry::Custody { changes, .. } => {
+                for (digest, stage) in changes {
+                    if self.books.segment(&digest)?.is_some() {
+                        let before = said.get(&digest).is_some_and(|s| s.held);
+                        let held = stage == Stage::Held || (before && stage != Stage::Announced);
+                        said.insert(digest, Said { stage, held });
                     }
                 }
             }
         }
-        let path = self.books.logbook.path();
-        let length = fs::metadata(path).at(path)?.len();
-        Ok((said, length.saturating_sub(self.books.logbook.end().offset)))
+        Ok(())
     }
 
     /// Decides which copies are whole, headers first, and what stage follows; the changes against what the

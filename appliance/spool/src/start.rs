@@ -5,7 +5,8 @@
 //! 2. if the boot is marked suspect (a sync failed), everything is read again from the disk: see `rebuild`;
 //! 3. the stored key list counts, and a newer configured one from the end of the start on;
 //! 4. the ledger is read through and compared with its sum; where it does not open, lacks rows, or died while
-//!    opening, it is rebuilt from files and logbook;
+//!    opening, it is rebuilt from files and logbook; where entries of the logbook are lost, it gets a successor: see
+//!    `succession`;
 //! 5. manifests without rows are verified and entered, newer inventories applied, and logbook entries behind the
 //!    ledger's mark replayed; a torn tail of the logbook is cut;
 //! 6. rows and files are compared by existence and length, by this table; contents are the scrub's:
@@ -23,7 +24,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use protocol::identity::Trust;
-use protocol::ids::{Incarnation, Time};
+use protocol::ids::Time;
 use protocol::keylist::KeyList;
 use protocol::pressure::{Gate, Watermarks};
 
@@ -36,6 +37,7 @@ use crate::load::Loaded;
 use crate::logbook::{Entry, Logbook, Position};
 use crate::mend::names_in;
 use crate::spool::{Group, Options, Spool};
+use crate::succession::{self, Broken, Last};
 
 /// What a start found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,8 +54,10 @@ pub struct StartReport {
     pub manifests_entered: usize,
     /// Logbook entries replayed.
     pub entries_replayed: u64,
-    /// Bytes of a torn tail that were cut from the logbook.
+    /// Bytes of a torn tail that were cut from the logbook: never acknowledged.
     pub torn_bytes: u64,
+    /// What the first entry of a new logbook says, where entries of the old one are lost.
+    pub logbook_begun: Option<String>,
     /// Copies that were missing or of the wrong length.
     pub missing: usize,
     /// Files that nothing vouched for, removed.
@@ -86,7 +90,29 @@ impl std::fmt::Display for StartReport {
             .iter()
             .filter(|(_, n)| *n > 0)
             .try_for_each(|(what, n)| write!(f, ", {n} {what}"))?;
+        if let Some(what) = &self.logbook_begun {
+            write!(f, ", a new logbook {what}")?;
+        }
         self.lost.iter().try_for_each(|l| write!(f, ", {l}"))
+    }
+}
+
+impl StartReport {
+    /// Says that the logbook has a successor.
+    pub(crate) fn begin_logbook(
+        &mut self,
+        broken: &Broken,
+        aside: Option<PathBuf>,
+        alarms: &mut Deferred,
+    ) {
+        let kept = match aside {
+            Some(path) => format!("{}; kept as {}", broken.what, path.display()),
+            None => broken.what.clone(),
+        };
+        self.logbook_begun = Some(broken.what.clone());
+        self.lost
+            .push(format!("entries of the logbook: the new one {kept}"));
+        alarms.push(("logbook_damaged", "logbook".into(), kept));
     }
 }
 
@@ -206,11 +232,9 @@ impl Spool {
             rebuild = Some("the boot is suspect: a sync failed".into());
             crate::rebuild::renew_logbook(&mut folder)?;
         }
-        let used = folder.path("ledger").exists();
-        let logbook = match Logbook::open(&folder, "logbook")? {
-            Some((logbook, _)) => logbook,
-            None => new_logbook(&mut folder, fresh, used, &mut alarms)?,
-        };
+        let found = find_ledger(&folder, rebuild)?;
+        let quick = matches!(found, FoundLedger::Good(..));
+        let (logbook, broken) = succession::open(&mut folder, found.last(), quick, (fresh, now))?;
         let opening = Opening {
             folder,
             logbook,
@@ -220,20 +244,26 @@ impl Spool {
             marks,
             now,
         };
-        let (mut spool, mark) = match open_ledger(opening, used, rebuild)? {
-            Opened::Good(spool, mark) => (*spool, mark),
-            Opened::Rebuild(opening, why) => {
+        let (mut spool, end) = match found {
+            FoundLedger::Good(read, mark) => {
+                let (ledger, loaded) = *read;
+                let end = mark.map_or(opening.logbook.end(), |m| m.position);
+                (opening.into_spool(ledger, loaded), end)
+            }
+            FoundLedger::Rebuild(why, _) => {
                 tracing::warn!("the ledger is rebuilt: {why}");
-                let spool = crate::rebuild::rebuild(*opening, report.suspect, &mut report)?;
+                let broken = broken.as_ref();
+                let spool = crate::rebuild::rebuild(opening, broken, &mut report, &mut alarms)?;
                 report.rebuilt = Some(why);
-                let mark = Mark {
-                    incarnation: spool.books.logbook.incarnation(),
-                    position: spool.books.logbook.end(),
-                };
-                (spool, mark)
+                let end = spool.books.logbook.end();
+                (spool, end)
             }
         };
-        spool.follow_logbook(mark, fresh, &mut report, &mut alarms)?;
+        // A rebuild has begun it already.
+        match broken.filter(|_| quick) {
+            None => spool.follow_logbook(end, &mut report)?,
+            Some(broken) => spool.begin_logbook(&broken, &mut report, &mut alarms)?,
+        }
         spool.cross_check(&mut report)?;
         // What is free without one is for receipts and reclaim, not for pulls.
         spool.starved = !keep_ballast(&spool.folder, capacity_bytes)?;
@@ -279,45 +309,41 @@ impl Spool {
     /// Step 5: what the files and the logbook know beyond the ledger.
     fn follow_logbook(
         &mut self,
-        mark: Mark,
-        fresh: [u8; 16],
+        from: Position,
         report: &mut StartReport,
-        alarms: &mut Deferred,
     ) -> Result<(), SpoolError> {
         // What a rebuild found the logbook does not know yet; what follows here it knows, or files say it again.
         let found = std::mem::take(&mut self.books.changes);
         report.manifests_entered += self.enter_orphans()?;
         self.apply_newer_inventories()?;
-        let logbook = &self.books.logbook;
-        let length = fs::metadata(logbook.path()).at(logbook.path())?.len();
-        if logbook.incarnation() != mark.incarnation || length < mark.position.offset {
-            let old = self.folder.path("logbook");
-            let aside = self
-                .folder
-                .path(&format!("logbook.damaged-{}", mark.position.entries));
-            fs::rename(&old, &aside).at(&old)?;
-            let what = format!(
-                "it ends before entry {}, chain hash {}; kept as {}",
-                mark.position.entries,
-                mark.position.hash,
-                aside.display()
-            );
-            self.books.logbook = Logbook::create(&mut self.folder, "logbook", Incarnation(fresh))?;
-            self.group
-                .notes
-                .push(format!("follows a damaged logbook: {what}"));
-            alarms.push(("logbook_damaged", "logbook".into(), what));
-            let back = self.weigh_all()?;
-            report.lost.push(format!(
-                "{back} segments went back: their receipts were in the damaged logbook"
-            ));
-            return Ok(());
-        }
-        let (tail, end) = self.read_logbook(mark.position)?;
-        report.entries_replayed = end.entries - mark.position.entries;
-        report.torn_bytes = self.books.logbook.cut_after(end, &self.folder)?;
+        let (tail, end) = self.read_logbook(from)?;
+        report.entries_replayed = end.entries - from.entries;
+        report.torn_bytes += self.books.logbook.cut_after(end, &self.folder)?;
         self.replay(&tail)?;
         self.books.changes = found;
+        Ok(())
+    }
+
+    /// The same where entries of the logbook are lost: the rows stand, but for receipts that nothing else had.
+    fn begin_logbook(
+        &mut self,
+        broken: &Broken,
+        report: &mut StartReport,
+        alarms: &mut Deferred,
+    ) -> Result<(), SpoolError> {
+        report.manifests_entered += self.enter_orphans()?;
+        self.apply_newer_inventories()?;
+        self.carry_rows(broken.old.as_ref())?;
+        let aside;
+        (self.books.logbook, aside) =
+            succession::take_its_place(&mut self.folder, &self.books.logbook)?;
+        report.begin_logbook(broken, aside, alarms);
+        let back = self.weigh_all()?;
+        if back > 0 {
+            report.lost.push(format!(
+                "{back} segments went back: their receipts were in what is lost; sites are asked for them again"
+            ));
+        }
         Ok(())
     }
 
@@ -336,61 +362,69 @@ pub(crate) type Deferred = Vec<(&'static str, String, String)>;
 
 type OpenedLedger = Result<(Ledger, Option<Mark>), SpoolError>;
 
-enum Opened {
-    Good(Box<Spool>, Mark),
-    Rebuild(Box<Opening>, String),
+/// The ledger as it was found. The mark is none where there was no ledger.
+enum FoundLedger {
+    Good(Box<(Ledger, Loaded)>, Option<Mark>),
+    Rebuild(String, Last),
+}
+
+impl FoundLedger {
+    fn last(&self) -> Last {
+        match self {
+            FoundLedger::Good(_, Some(mark)) => Last::Head(*mark),
+            FoundLedger::Good(_, None) => Last::Nothing,
+            FoundLedger::Rebuild(_, last) => *last,
+        }
+    }
 }
 
 /// Step 4.
-fn open_ledger(
-    opening: Opening,
-    used: bool,
-    rebuild: Option<String>,
-) -> Result<Opened, SpoolError> {
+fn find_ledger(folder: &Folder, rebuild: Option<String>) -> Result<FoundLedger, SpoolError> {
+    let (mut known, used) = (None, folder.path("ledger").exists());
+    let last = |known: Option<Mark>| known.map_or(Last::Unknown, Last::Head);
     if let Some(why) = rebuild {
-        return Ok(Opened::Rebuild(Box::new(opening), why));
+        if used {
+            // Whatever else is wrong with it, it may know how far the logbook went.
+            drop(open_and_read(folder, &mut known)?);
+        }
+        return Ok(FoundLedger::Rebuild(why, last(known)));
     }
     if !used {
         let empty = [Place::Segments, Place::Manifests]
             .iter()
-            .all(|p| names_in(&opening.folder.place(*p)).is_ok_and(|n| n.is_empty()));
-        if !empty {
-            return Ok(Opened::Rebuild(Box::new(opening), "there is none".into()));
+            .all(|p| names_in(&folder.place(*p)).is_ok_and(|n| n.is_empty()));
+        if !empty || folder.path("logbook").exists() {
+            return Ok(FoundLedger::Rebuild("there is none".into(), Last::Unknown));
         }
-        let ledger = Ledger::create(&opening.folder, "ledger")?;
-        let position = opening.logbook.end();
-        let mark = Mark {
-            incarnation: opening.logbook.incarnation(),
-            position,
-        };
-        let spool = opening.into_spool(ledger, Loaded::default());
-        return Ok(Opened::Good(Box::new(spool), mark));
+        let ledger = Ledger::create(folder, "ledger")?;
+        return Ok(FoundLedger::Good(
+            Box::new((ledger, Loaded::default())),
+            None,
+        ));
     }
-    let (opened, loaded) = open_and_read(&opening.folder)?;
+    let (opened, loaded) = open_and_read(folder, &mut known)?;
     match opened {
-        Ok((ledger, Some(mark))) => Ok(Opened::Good(
-            Box::new(opening.into_spool(ledger, loaded)),
-            mark,
-        )),
+        Ok((ledger, Some(mark))) => Ok(FoundLedger::Good(Box::new((ledger, loaded)), Some(mark))),
         Ok((ledger, None)) => {
             drop(ledger);
-            Ok(Opened::Rebuild(
-                Box::new(opening),
-                "it was never committed to".into(),
-            ))
+            let why = "it was never committed to";
+            Ok(FoundLedger::Rebuild(why.into(), Last::Nothing))
         }
         Err(e @ (SpoolError::Contradiction(_) | SpoolError::Ledger(_) | SpoolError::Io { .. })) => {
-            Ok(Opened::Rebuild(Box::new(opening), e.to_string()))
+            Ok(FoundLedger::Rebuild(e.to_string(), last(known)))
         }
         Err(e) => Err(e),
     }
 }
 
 /// Opens the ledger and reads it through. The engine writes when it opens: on a full disk it is given the ballast.
-fn open_and_read(folder: &Folder) -> Result<(OpenedLedger, Loaded), SpoolError> {
-    let open = || {
+fn open_and_read(
+    folder: &Folder,
+    known: &mut Option<Mark>,
+) -> Result<(OpenedLedger, Loaded), SpoolError> {
+    let mut open = || {
         let mut loaded = Loaded::default();
-        let opened = Ledger::open(folder, "ledger", |k, v| loaded.read(k, v));
+        let opened = Ledger::open(folder, "ledger", known, |k, v| loaded.read(k, v));
         (opened, loaded)
     };
     let (opened, loaded) = open();
@@ -421,25 +455,4 @@ fn stored_key_list(
     }
     folder.write_durably("key-list", given.bytes())?;
     Ok(given.clone())
-}
-
-fn new_logbook(
-    folder: &mut Folder,
-    fresh: [u8; 16],
-    used: bool,
-    alarms: &mut Deferred,
-) -> Result<Logbook, SpoolError> {
-    let path: PathBuf = folder.path("logbook");
-    if path.exists() {
-        let aside = folder.path("logbook.damaged");
-        fs::rename(&path, &aside).at(&path)?;
-    }
-    if used {
-        alarms.push((
-            "logbook_damaged",
-            "logbook".into(),
-            "it is missing or has lost its beginning".into(),
-        ));
-    }
-    Logbook::create(folder, "logbook", Incarnation(fresh))
 }

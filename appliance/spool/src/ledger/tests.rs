@@ -41,13 +41,13 @@ fn staged_changes_are_seen_and_kept_only_by_sync() {
     assert_eq!(ledger.get::<u8>(b"pd").unwrap(), Some(3));
     assert!(!ledger.has(b"pc").unwrap());
     drop(ledger);
-    let (mut ledger, found) = Ledger::open(&folder, "ledger", |_, _| Ok(())).unwrap();
+    let (mut ledger, found) = Ledger::open(&folder, "ledger", &mut None, |_, _| Ok(())).unwrap();
     assert_eq!(found, Some(mark()));
     assert_eq!(keys(&ledger, b"p"), ["pa", "pc", "pd"].map(Vec::from));
     ledger.delete(b"pa".to_vec());
     ledger.sync(&folder, mark()).unwrap();
     drop(ledger);
-    let (ledger, _) = Ledger::open(&folder, "ledger", |_, _| Ok(())).unwrap();
+    let (ledger, _) = Ledger::open(&folder, "ledger", &mut None, |_, _| Ok(())).unwrap();
     assert_eq!(keys(&ledger, b"p"), ["pc", "pd"].map(Vec::from));
 }
 
@@ -59,7 +59,7 @@ fn who_finds_that_a_process_ended_within_sled_rebuilds() {
     ledger.sync(&folder, mark()).unwrap();
     drop(ledger);
     Doubt::of(&folder, "ledger").unwrap().begin().unwrap();
-    let open = || Ledger::open(&folder, "ledger", |_, _| Ok(()));
+    let open = || Ledger::open(&folder, "ledger", &mut None, |_, _| Ok(()));
     assert!(matches!(open(), Err(SpoolError::Contradiction(_))));
     let (ledger, found) = open().unwrap();
     assert_eq!(found, Some(mark()), "it was found once");
@@ -83,7 +83,7 @@ fn a_batch_that_met_a_full_disk_and_came_to_it_all_the_same_counts_once() {
     ledger.reopen(&folder).unwrap();
     ledger.sync(&folder, mark_at(2)).unwrap();
     drop(ledger);
-    let (ledger, found) = Ledger::open(&folder, "ledger", |_, _| Ok(())).unwrap();
+    let (ledger, found) = Ledger::open(&folder, "ledger", &mut None, |_, _| Ok(())).unwrap();
     assert_eq!(found, Some(mark_at(2)));
     assert_eq!(keys(&ledger, b"p"), ["pa", "pb"].map(Vec::from));
 }
@@ -109,7 +109,8 @@ fn a_flipped_bit_leaves_the_rows_of_a_mark_or_none() {
         let mut bytes = whole.clone();
         bytes[used * i / 30] ^= 16;
         fs::write(&path, bytes).unwrap();
-        let opened = std::panic::catch_unwind(|| Ledger::open(&folder, "ledger", |_, _| Ok(())));
+        let opened =
+            std::panic::catch_unwind(|| Ledger::open(&folder, "ledger", &mut None, |_, _| Ok(())));
         if let Ok(Ok((ledger, found))) = opened {
             // sled may have gone back to an earlier commit, whole: the logbook brings it up from its mark.
             let rows = keys(&ledger, b"p").len() as u64;

@@ -12,4 +12,5 @@ mod model;
 mod restart;
 mod room;
 mod scale;
+mod succession;
 mod world;

@@ -206,6 +206,13 @@ impl World {
         )
         .unwrap()
     }
+    /// The same with random bytes of its own, as every process has.
+    pub(crate) fn start(&self, fresh: u8, rebuild: bool) -> (Spool, StartReport) {
+        let mut options = self.options();
+        options.fresh = [fresh; 16];
+        let open = if rebuild { Spool::recover } else { Spool::open };
+        open(options, self.trust.clone(), self.keys(1, false, &[]), NOW).unwrap()
+    }
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("spool").join(name)
     }
