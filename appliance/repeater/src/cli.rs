@@ -188,6 +188,9 @@ fn print(status: &serde_json::Value) {
         spool["outstanding"],
         spool["unaccounted"]
     );
+    if let Some(seconds) = spool["oldest_unchecked_seconds"].as_u64() {
+        println!("scrub     every byte kept was read in the last {seconds} s");
+    }
     for c in lines("cameras") {
         let s = &c["segments"];
         println!(

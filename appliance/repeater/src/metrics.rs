@@ -46,8 +46,10 @@ pub struct Metrics {
     pub peer_faults: IntCounterVec,
     /// Bytes reclaimed.
     pub reclaimed_bytes: IntCounter,
-    /// When the scrub's present pass began, in seconds since the epoch: no byte was unchecked for longer.
+    /// When the scrub's present pass began, in seconds since the epoch.
     pub scrub_pass_started: IntGauge,
+    /// For how long some byte kept may not have been read, in seconds; 0 while none is kept.
+    pub scrub_oldest_unchecked: IntGauge,
 }
 
 impl Metrics {
@@ -81,6 +83,11 @@ impl Metrics {
             peer_faults: counters(r, "peer_faults_total", "Sessions ended for it", "code")?,
             reclaimed_bytes: counter(r, "reclaimed_bytes_total", "Bytes whose copy was freed")?,
             scrub_pass_started: gauge(r, "scrub_pass_started_seconds", "Start of re-reading")?,
+            scrub_oldest_unchecked: gauge(
+                r,
+                "scrub_oldest_unchecked_seconds",
+                "Age of the oldest byte kept that was not read again",
+            )?,
             registry,
         })
     }

@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use link::clock::Clock;
 use protocol::custody::Stage;
+use protocol::ids::Time;
 use serde::Serialize;
 use spool::{CameraStatus, Counts, Space, Spool, SpoolError};
 
@@ -81,6 +82,8 @@ pub struct SpoolStatus {
     pub unaccounted: u64,
     /// Head of the logbook: entries and hash.
     pub logbook: (u64, String),
+    /// For how long some byte kept may not have been read again, in seconds; none while none is kept.
+    pub oldest_unchecked_seconds: Option<u64>,
 }
 
 /// One camera.
@@ -196,6 +199,7 @@ struct Look {
     gate: &'static str,
     cameras: Vec<(CameraStatus, [u64; 5], u64)>,
     logbook: (u64, String),
+    unchecked_since: Option<Time>,
 }
 
 async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
@@ -220,7 +224,7 @@ async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
     });
     let cameras = cameras.collect();
     let tally = |stage: Stage| &look.counts.stages[stage as usize];
-    let instant = view.clock.instant();
+    let (instant, now) = (view.clock.instant(), view.clock.now());
     let archives = view.sites.all().into_iter().map(|(site, s)| SiteLine {
         site: site.to_string(),
         address: s.address.map(|a| a.to_string()),
@@ -241,6 +245,9 @@ async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
             outstanding: look.counts.outstanding.segments,
             unaccounted: look.counts.unaccounted.segments,
             logbook: look.logbook,
+            oldest_unchecked_seconds: look
+                .unchecked_since
+                .map(|t| now.secs().saturating_sub(t.secs())),
         },
         cameras,
         archives: archives.collect(),
@@ -273,6 +280,7 @@ fn look(spool: &mut Spool) -> Result<Look, SpoolError> {
         },
         cameras,
         logbook: (head.entries, head.hash.to_string()),
+        unchecked_since: spool.unchecked_since(),
     })
 }
 

@@ -160,6 +160,7 @@ fn it_is_ready_without_an_archive_shows_itself_and_stops_when_asked() {
     for name in [
         "repeater_segments{stage=\"held\"}",
         "repeater_alarm{code=\"no_archive\"}",
+        "repeater_scrub_oldest_unchecked_seconds 0",
         "process_resident",
     ] {
         assert!(metrics.contains(name), "{name} in {metrics}");
@@ -172,6 +173,7 @@ fn it_is_ready_without_an_archive_shows_itself_and_stops_when_asked() {
     let status: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
     assert_eq!(status["repeater"], "urn:bwc:repeater:trial:1");
     assert_eq!(status["spool"]["unaccounted"], 0);
+    assert!(status["spool"]["oldest_unchecked_seconds"].is_null());
 
     // A second daemon on the same spool does not start, and does no harm.
     let second = run(&["run", "--config"], &station.config);

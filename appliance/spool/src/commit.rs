@@ -271,6 +271,7 @@ impl Spool {
             incarnation: self.books.logbook.incarnation(),
             position: self.books.logbook.end(),
         };
+        self.books.ledger.scrub = Some(self.scrub);
         match self.books.ledger.sync(&self.folder, mark) {
             Err(SpoolError::Ledger(sled::Error::Io(e))) if is_full(&e) => {
                 tracing::warn!("the disk is full: the ballast is given up for the ledger");

@@ -31,6 +31,7 @@ use crate::folder::Folder;
 use crate::limits;
 use crate::logbook::Position;
 use crate::rows::{Key, key, tag};
+use crate::scrub::Cursor;
 use doubt::Doubt;
 use files::{remove_stale_snapshots, sync_its_files};
 use watch::Watched;
@@ -55,6 +56,9 @@ struct MarkRow {
     hash: Digest,
     #[cbor(n(4), with = "minicbor::bytes")]
     sum: [u8; 16],
+    /// Where the scrub is; none where a release wrote it that did not keep that.
+    #[n(5)]
+    scrub: Option<Cursor>,
 }
 
 /// How often, and how far apart, an open is tried while sled's threads still hold the file: 5 s in all.
@@ -72,6 +76,8 @@ pub(crate) struct Ledger {
     doubt: Doubt,
     staged: BTreeMap<Key, Option<Vec<u8>>>,
     sum: u128,
+    /// Where the scrub is: written with the mark.
+    pub(crate) scrub: Option<Cursor>,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -123,6 +129,7 @@ impl Ledger {
                 }
             }
             ledger.sum = sum;
+            ledger.scrub = mark.as_ref().and_then(|m| m.scrub);
             match &mark {
                 Some(m) if m.sum != sum.to_be_bytes() => Err(SpoolError::Contradiction(
                     "rows are missing or altered".into(),
@@ -153,6 +160,7 @@ impl Ledger {
             doubt: Doubt::of(folder, name)?,
             staged: BTreeMap::new(),
             sum: 0,
+            scrub: None,
         })
     }
 
@@ -302,6 +310,7 @@ impl Ledger {
             entries,
             hash,
             sum: sum.to_be_bytes(),
+            scrub: self.scrub,
         };
         let row = minicbor::to_vec(&row).expect("encoding into memory cannot fail");
         batch.insert(mark_key(), row);

@@ -69,7 +69,7 @@ impl Spool {
     ) -> Result<(), SpoolError> {
         if row.is_whole() && row.stage() == Stage::Held {
             report.missing += 1;
-            return self.copy_is_lost(digest, row, self.scrub.started());
+            return self.copy_is_lost(digest, row, self.opened);
         }
         // A reclaim or a reservation that the last process did not get to book.
         self.folder.unlink_segment(digest)?;
@@ -94,7 +94,7 @@ impl Spool {
         }
         for digest in missing {
             report.lost.push(format!("manifest {digest}"));
-            self.manifest_is_damaged(&digest, self.scrub.started())?;
+            self.manifest_is_damaged(&digest, self.opened)?;
         }
         Ok(())
     }

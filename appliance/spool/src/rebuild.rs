@@ -85,7 +85,7 @@ pub(crate) fn rebuild(
 
 /// The spool over the new ledger, which has taken the old one's place.
 fn reopened(spool: Spool) -> Result<Spool, SpoolError> {
-    let now = spool.scrub.started();
+    let now = spool.opened;
     let Spool {
         folder,
         books,
@@ -204,7 +204,7 @@ impl Spool {
     /// The same, without the rest, from an old logbook whose receipts that count here go to the new one.
     fn carry_over(&mut self, old: Option<&Logbook>) -> Result<HashMap<Digest, Said>, SpoolError> {
         let mut said: HashMap<Digest, Said> = HashMap::new();
-        let now = self.scrub.started();
+        let now = self.opened;
         let mut at = old.map(Logbook::end);
         while let Some((old, from)) = old.zip(at) {
             let Some(read) = old.read(from)? else { break };

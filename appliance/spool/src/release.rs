@@ -87,7 +87,7 @@ impl Spool {
         if let Some(receipt) = damaged {
             let back = self.weigh_all()?;
             let what = format!("receipt {receipt} in it is damaged; {back} segments went back");
-            self.raise("logbook_damaged", "logbook", &what, self.scrub.started());
+            self.raise("logbook_damaged", "logbook", &what, self.opened);
         }
         Ok(due)
     }

@@ -1,6 +1,10 @@
 //! The scrub: reads every whole copy again, a little at a time, in the order of digests, so that damage is found
 //! while the camera or another site still has the footage.
+//!
+//! Where it is lies beside the ledger's mark and is written with every commit, so that it costs none of its own: a
+//! restart goes on a little before the place that was reached. A ledger that is rebuilt begins the scrub anew.
 
+use minicbor::{Decode, Encode};
 use protocol::ids::{Digest, Time};
 
 use crate::error::SpoolError;
@@ -8,10 +12,16 @@ use crate::rows::{self, SegmentRow, tag};
 use crate::spool::Spool;
 
 /// Where the scrub is.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub(crate) struct Cursor {
+    #[n(0)]
     next: Digest,
+    #[n(1)]
     started: Time,
+    /// When the pass before began.
+    #[n(2)]
+    before: Option<Time>,
 }
 
 impl Cursor {
@@ -19,11 +29,16 @@ impl Cursor {
         Cursor {
             next: Digest([0; 32]),
             started: now,
+            before: None,
         }
     }
-    /// When this pass began; at first, when the spool was opened.
-    pub(crate) fn started(&self) -> Time {
-        self.started
+    /// The one that was kept, at a start; a clock that has gone back since has read nothing in the future.
+    pub(crate) fn kept(self, now: Time) -> Cursor {
+        Cursor {
+            started: self.started.min(now),
+            before: self.before.map(|t| t.min(now)),
+            ..self
+        }
     }
 }
 
@@ -38,7 +53,7 @@ pub struct Scrubbed {
     pub damaged: Vec<Digest>,
     /// Whether the pass over all copies is complete; the next step begins another.
     pub wrapped: bool,
-    /// When the pass began: no copy is unchecked for longer than since the pass before.
+    /// When the pass began.
     pub pass_started: Time,
 }
 
@@ -82,8 +97,19 @@ impl Spool {
             }
         }
         if out.wrapped {
-            self.scrub = Cursor::new(now);
+            self.scrub = Cursor {
+                before: Some(pass_started),
+                ..Cursor::new(now)
+            };
         }
         Ok(out)
+    }
+
+    /// Since when some byte here may not have been read: the beginning of the pass before this one, or of the first;
+    /// none while there is no copy. What came later was compared with its digest as it came.
+    #[must_use]
+    pub fn unchecked_since(&self) -> Option<Time> {
+        let since = self.scrub.before.unwrap_or(self.scrub.started);
+        (self.books.totals.files > 0).then_some(since)
     }
 }

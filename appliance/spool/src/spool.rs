@@ -166,6 +166,8 @@ pub struct Spool {
     pub(crate) unsettled: bool,
     pub(crate) manifest_bytes: u64,
     pub(crate) scrub: crate::scrub::Cursor,
+    /// When it was opened: the time of what the start mends.
+    pub(crate) opened: Time,
 }
 
 impl std::fmt::Debug for Spool {

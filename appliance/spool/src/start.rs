@@ -36,6 +36,7 @@ use crate::ledger::{Ledger, Mark};
 use crate::load::Loaded;
 use crate::logbook::{Entry, Logbook, Position};
 use crate::mend::names_in;
+use crate::scrub::Cursor;
 use crate::spool::{Group, Options, Spool};
 use crate::succession::{self, Broken, Last};
 
@@ -146,6 +147,7 @@ impl Opening {
             next_receipt,
             ..
         } = loaded;
+        let scrub = ledger.scrub.map_or(Cursor::new(now), |kept| kept.kept(now));
         let books = Books {
             ledger,
             logbook,
@@ -173,7 +175,8 @@ impl Opening {
             again: Vec::new(),
             unsettled: false,
             manifest_bytes: 0,
-            scrub: crate::scrub::Cursor::new(now),
+            scrub,
+            opened: now,
         }
     }
 }

@@ -167,7 +167,7 @@ pub(crate) fn take_its_place(
 impl Spool {
     /// Puts into the new logbook what the rows know: the receipts that the old one still has, and all stages.
     pub(crate) fn carry_rows(&mut self, old: Option<&Logbook>) -> Result<(), SpoolError> {
-        let now = self.scrub.started();
+        let now = self.opened;
         let mut receipts = Vec::new();
         for item in self.books.ledger.scan(&[tag::RECEIPT], None) {
             let (key, value) = item?;

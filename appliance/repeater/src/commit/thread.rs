@@ -363,5 +363,8 @@ impl Thread {
             .spool_capacity_bytes
             .set(gauge_value(space.capacity_bytes));
         self.metrics.gate.set(self.gate as i64);
+        let since = self.spool.unchecked_since();
+        let age = since.map_or(0, |t| self.clock.now().secs().saturating_sub(t.secs()));
+        self.metrics.scrub_oldest_unchecked.set(gauge_value(age));
     }
 }

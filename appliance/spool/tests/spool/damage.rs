@@ -3,7 +3,8 @@
 use std::fs;
 
 use protocol::custody::Stage;
-use spool::SpoolError;
+use protocol::ids::Time;
+use spool::{Spool, SpoolError};
 
 use crate::world::*;
 
@@ -42,6 +43,40 @@ fn a_flipped_bit_in_a_copy_is_found_and_pulled_again() {
     assert_eq!(stages(&spool, &footage), all(Stage::Held, &footage));
     assert!(spool.alarms().is_empty());
     assert!(!spool.copy_is_damaged(&footage.digest(1), NOW).unwrap());
+}
+
+#[test]
+fn the_age_of_the_oldest_unchecked_byte_outlives_a_restart() {
+    let world = World::new();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    assert_eq!(spool.unchecked_since(), None, "nothing is kept");
+    let footage = camera.footage(0, &[1000, 1000]);
+    keep(&mut spool, &camera, &footage);
+    let at = |n: u64| Time(NOW.0 + n * 1000);
+    assert_eq!(spool.unchecked_since(), Some(at(0)));
+    assert!(!spool.scrub_step(1, at(5)).unwrap().wrapped);
+    assert!(spool.scrub_step(1 << 30, at(7)).unwrap().wrapped);
+    assert_eq!(
+        spool.unchecked_since(),
+        Some(at(0)),
+        "read at any time since"
+    );
+    // The second pass begins at 7 and ends at 20; the third is in the middle.
+    assert!(spool.scrub_step(1 << 30, at(20)).unwrap().wrapped);
+    assert_eq!(spool.unchecked_since(), Some(at(7)));
+    let read = spool.scrub_step(1, at(25)).unwrap();
+    assert_eq!((read.checked, read.pass_started), (1, at(20)));
+    keep(&mut spool, &camera, &camera.footage(1, &[10]));
+    drop(spool);
+    let (trust, keys) = (world.trust.clone(), world.keys(1, false, &[]));
+    let (mut spool, _) = Spool::open(world.options(), trust, keys, at(26)).unwrap();
+    assert_eq!(spool.unchecked_since(), Some(at(7)));
+    let read = spool.scrub_step(1 << 30, at(30)).unwrap();
+    assert!(
+        read.checked < 5 && read.pass_started == at(20),
+        "it went on: {read:?}"
+    );
+    assert_eq!(spool.unchecked_since(), Some(at(20)));
 }
 
 #[test]
