@@ -1,4 +1,4 @@
-//! The command line of `repeaterd`: run, check, status, clear. Exit codes are those of sysexits.h.
+//! The command line of `repeaterd`: run, check, status, clear, recover. Exit codes are those of sysexits.h.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -11,6 +11,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use link::credentials::Credentials;
 use protocol::identity::Role;
+use spool::SpoolError;
 
 use crate::config::Config;
 
@@ -56,6 +57,13 @@ enum Command {
         /// What it is about, as in the status.
         subject: String,
     },
+    /// Build the ledger anew from manifests, copies, inventories and logbook, while no daemon runs. Exits with 1 where
+    /// something could not be restored.
+    Recover {
+        /// Configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Show what the running daemon does.
     Status {
         /// Configuration file of the running daemon.
@@ -92,6 +100,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             code,
             subject,
         } => load(&config).and_then(|c| clear(&c, &code, &subject)),
+        Command::Recover { config } => load(&config)
+            .and_then(|c| crate::recover::recover(&c).map_err(|e| complain(&e, code_of(&e)))),
         Command::Status {
             config,
             json,
@@ -113,6 +123,14 @@ fn load(path: &std::path::Path) -> Result<Config, ExitCode> {
 fn complain(e: &anyhow::Error, code: u8) -> ExitCode {
     eprintln!("repeaterd: {e:#}");
     ExitCode::from(code)
+}
+
+/// A spool that another process has is there, and not to be had.
+fn code_of(e: &anyhow::Error) -> u8 {
+    match e.downcast_ref::<SpoolError>() {
+        Some(SpoolError::InUse(_)) => UNAVAILABLE,
+        _ => INTERNAL,
+    }
 }
 
 fn check(config: &Config) -> Result<ExitCode, ExitCode> {

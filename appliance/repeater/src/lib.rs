@@ -32,6 +32,7 @@ pub mod pulse;
 pub mod status;
 
 mod cli;
+mod recover;
 mod run;
 
 pub use cli::main;

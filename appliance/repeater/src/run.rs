@@ -14,7 +14,7 @@ use link::refusals::Refusals;
 use link::seams::Seams;
 use link::socket::SocketOptions;
 use link::tasks::{Tasks, current_thread, stop_signal};
-use protocol::identity::Role;
+use protocol::identity::{Role, Trust};
 use protocol::keylist::KeyList;
 use protocol::pressure::Watermarks;
 use spool::{Faults, Spool};
@@ -60,7 +60,7 @@ struct Common {
 pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     let seams = Seams::system();
     let keyring = Keyring::new(Credentials::load(&config.credentials, Role::Repeater)?);
-    let keys = key_list(&config.key_list, &keyring)?;
+    let keys = key_list(&config.key_list, &keyring.current().trust)?;
     let metrics = Metrics::new().context("registering metrics")?;
     let alarms = Alarms::new(metrics.clone());
     let notices = Notices::default();
@@ -114,15 +114,40 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         .map(|code| if failed { IO_ERROR.into() } else { code })
 }
 
-fn key_list(path: &Path, keyring: &Keyring) -> anyhow::Result<KeyList> {
+pub(crate) fn key_list(path: &Path, trust: &Trust) -> anyhow::Result<KeyList> {
     let bytes = std::fs::read(path)
         .with_context(|| format!("cannot read the key list {}", path.display()))?;
-    let trust = keyring.current().trust.clone();
     KeyList::verify(bytes.into(), trust.root_keys()).with_context(|| {
         format!(
             "the key list {} is refused; fetch it again from the agency",
             path.display()
         )
+    })
+}
+
+/// What a spool is opened with, by the configuration.
+pub(crate) fn spool_options(config: &Config, seams: &Seams) -> anyhow::Result<spool::Options> {
+    let dir = &config.spool_dir;
+    let capacity = match config.capacity_bytes {
+        Some(bytes) => bytes,
+        None => {
+            let fs = nix::sys::statvfs::statvfs(dir)
+                .with_context(|| format!("cannot measure {}", dir.display()))?;
+            fs.blocks().saturating_mul(fs.fragment_size())
+        }
+    };
+    let part = |percent: u64| capacity / 100 * percent;
+    Ok(spool::Options {
+        dir: dir.clone(),
+        capacity_bytes: capacity,
+        marks: Watermarks {
+            high_bytes: part(config.percent.high),
+            low_bytes: part(config.percent.low),
+            urgent_bytes: part(config.percent.urgent),
+        },
+        suspect_dir: config.suspect_dir.clone(),
+        fresh: seams.random.bytes(),
+        faults: Faults::none(),
     })
 }
 
@@ -135,27 +160,7 @@ fn open_spool(
     let dir = &config.spool_dir;
     std::fs::create_dir_all(dir)
         .with_context(|| format!("cannot make the spool's folder {}", dir.display()))?;
-    let capacity = match config.capacity_bytes {
-        Some(bytes) => bytes,
-        None => {
-            let fs = nix::sys::statvfs::statvfs(dir)
-                .with_context(|| format!("cannot measure {}", dir.display()))?;
-            fs.blocks().saturating_mul(fs.fragment_size())
-        }
-    };
-    let part = |percent: u64| capacity / 100 * percent;
-    let options = spool::Options {
-        dir: dir.clone(),
-        capacity_bytes: capacity,
-        marks: Watermarks {
-            high_bytes: part(config.percent.high),
-            low_bytes: part(config.percent.low),
-            urgent_bytes: part(config.percent.urgent),
-        },
-        suspect_dir: config.suspect_dir.clone(),
-        fresh: seams.random.bytes(),
-        faults: Faults::none(),
-    };
+    let options = spool_options(config, seams)?;
     let trust = keyring.current().trust.clone();
     let (spool, report) = Spool::open(options, trust, keys, seams.clock.now())
         .with_context(|| format!("cannot open the spool {}", dir.display()))?;

@@ -1,113 +1,12 @@
 //! The real `repeaterd`, as a person or a service manager runs it: check, run, health page, status, stop.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+mod common;
+
+use std::process::Command;
 use std::time::Duration;
 
-use link::agency::{TrialOptions, trial};
-use link::clock::Clock;
-use link::random::Random;
-
-const REPEATERD: &str = env!("CARGO_BIN_EXE_repeaterd");
-
-struct Station {
-    folder: tempfile::TempDir,
-    config: PathBuf,
-}
-
-fn station(more: &str) -> Station {
-    let folder = tempfile::tempdir().unwrap();
-    let options = TrialOptions {
-        cameras: 1,
-        sites: vec!["nfs1".parse().unwrap()],
-        station: "trial".into(),
-    };
-    let agency = folder.path().join("agency");
-    trial(&agency, &options, &Clock::system(), &Random::system()).unwrap();
-    let config = folder.path().join("repeater.toml");
-    let text = format!(
-        r#"
-[identity]
-chain = "agency/repeaters/trial-1/chain.pem"
-key = "agency/repeaters/trial-1/key.pem"
-trust = "agency/trust.pem"
-crl = "agency/crl.pem"
-key_list = "agency/key-list.cose"
-[spool]
-dir = "spool"
-suspect_dir = "run"
-capacity_bytes = 1000000000
-[[archive]]
-site = "nfs1"
-addresses = ["127.0.0.1:9"]
-[listen]
-http = "127.0.0.1:0"
-{more}"#
-    );
-    std::fs::write(&config, text).unwrap();
-    Station { folder, config }
-}
-
-fn run(arguments: &[&str], config: &Path) -> Output {
-    Command::new(REPEATERD)
-        .args(arguments)
-        .arg(config)
-        .output()
-        .unwrap()
-}
-
-struct Daemon {
-    child: Child,
-    address: String,
-}
-
-impl Daemon {
-    fn start(config: &Path) -> Daemon {
-        let mut child = Command::new(REPEATERD)
-            .args(["run", "--config"])
-            .arg(config)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line
-            .trim()
-            .strip_prefix("ready: metrics on ")
-            .expect("the ready line")
-            .to_owned();
-        Daemon { child, address }
-    }
-
-    fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    fn terminate(&self) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use common::{Daemon, REPEATERD, run, station};
 
 #[test]
 fn check_says_who_and_names_what_is_wrong() {

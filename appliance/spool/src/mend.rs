@@ -54,11 +54,38 @@ impl Spool {
             self.copy_is_missing(&digest, &row, report)?;
             files.remove(&digest);
         }
-        for digest in files.keys() {
-            self.folder.unlink_segment(digest)?;
-            report.orphans += 1;
+        if report.manifests_damaged > 0 {
+            self.keep_strays(files.keys(), report)?;
+        } else {
+            for digest in files.keys() {
+                self.folder.unlink_segment(digest)?;
+                report.orphans += 1;
+            }
         }
         self.check_manifests(report)
+    }
+
+    /// Copies that a damaged manifest may have named are given a name that no start touches: where their camera is
+    /// gone, they are all that is left.
+    fn keep_strays<'a>(
+        &mut self,
+        strays: impl Iterator<Item = &'a Digest>,
+        report: &mut StartReport,
+    ) -> Result<(), SpoolError> {
+        let mut kept = 0;
+        for digest in strays {
+            let from = self.folder.segment(digest);
+            fs::rename(&from, from.with_extension("kept")).at(&from)?;
+            self.folder.changed(Place::Segments);
+            kept += 1;
+        }
+        if kept > 0 {
+            report.lost.push(format!(
+                "the manifests of {kept} copies, which are kept as {}/*.kept",
+                self.folder.place(Place::Segments).display()
+            ));
+        }
+        Ok(())
     }
 
     fn copy_is_missing(
@@ -142,12 +169,18 @@ impl Spool {
     }
 
     /// Applies inventories that are newer than their camera's row.
-    pub(crate) fn apply_newer_inventories(&mut self) -> Result<(), SpoolError> {
+    pub(crate) fn apply_newer_inventories(
+        &mut self,
+        report: &mut StartReport,
+    ) -> Result<(), SpoolError> {
         let place = self.folder.place(Place::Inventories);
         for (name, _) in names_in(&place)? {
             let path = place.join(&name);
             let Some(inventory) = self.read_inventory(&path)? else {
                 tracing::warn!(file = %path.display(), "not a whole inventory: removed; the camera sends it again");
+                report
+                    .lost
+                    .push(format!("inventory {name}: its camera sends it again"));
                 remove(&path)?;
                 self.folder.changed(Place::Inventories);
                 continue;

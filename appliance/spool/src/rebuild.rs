@@ -1,7 +1,7 @@
 //! The ledger derived anew from files, manifests, inventories and logbook, into a folder of its own that takes the
 //! ledger's place when it is complete. Whatever the ledger says can be derived, but for: which sites answered
 //! which offers (they are offered again), pauses after refusals (they are tried at once), resumed prefixes
-//! (pulled from 0), and alarms (raised again while their cause lasts).
+//! (pulled from 0), alarms (raised again while their cause lasts), and how far the scrub was (it begins anew).
 //!
 //! A copy counts as whole where the logbook says that it was Held and its file has its length. Where the logbook
 //! does not vouch (its end is torn, entries of it are lost, or the copy waited for its header), or the boot is suspect,
@@ -14,7 +14,7 @@ use std::fs;
 
 use bytes::Bytes;
 use protocol::custody::{Event, Stage};
-use protocol::ids::{Digest, RecordingId, Time};
+use protocol::ids::{Digest, RecordingId};
 use protocol::receipt::Receipt;
 
 use crate::books::step;
@@ -53,12 +53,12 @@ pub(crate) fn rebuild(
     let ledger = Ledger::create(&opening.folder, "ledger.new")?;
     let mut spool = opening.into_spool(ledger, Loaded::default());
     report.manifests_entered = spool.enter_all(report)?;
-    spool.apply_newer_inventories()?;
+    spool.apply_newer_inventories(report)?;
     let (said, torn) = match broken {
         None => spool.read_whole_logbook()?,
         Some(broken) => (spool.carry_over(broken.old.as_ref())?, true),
     };
-    let changes = spool.judge_copies(&said, torn, report.suspect, now)?;
+    let changes = spool.judge_copies(&said, torn, report)?;
     match broken {
         None => {
             let end = spool.books.logbook.end();
@@ -168,7 +168,12 @@ impl Spool {
                 Some(m) if m.digest().to_string() == name => {
                     order.push((m.recording().clone(), m.body().index, name))
                 }
-                _ => report.lost.push(format!("manifest {name} is damaged")),
+                _ => {
+                    let what =
+                        format!("manifest {name} is damaged: its camera is asked for it again");
+                    report.manifests_damaged += 1;
+                    report.lost.push(what);
+                }
             }
         }
         order.sort();
@@ -259,9 +264,9 @@ impl Spool {
         &mut self,
         said: &HashMap<Digest, Said>,
         torn: bool,
-        suspect: bool,
-        now: Time,
+        report: &mut StartReport,
     ) -> Result<Vec<(Digest, Stage)>, SpoolError> {
+        let suspect = report.suspect;
         let mut order = Vec::new();
         for item in self.books.ledger.scan(&[tag::SEGMENTS], None) {
             let (key, _) = item?;
@@ -273,12 +278,12 @@ impl Spool {
                 continue;
             };
             let before = said.get(&digest).copied();
-            if self
+            let vouched = before.is_some_and(|s| s.held);
+            let here = self
                 .folder
                 .open_segment(&digest, row.length, false)?
-                .is_some()
-            {
-                let vouched = before.is_some_and(|s| s.held);
+                .is_some();
+            if here {
                 let whole = if torn || suspect || !vouched {
                     // In a suspect boot a sync says nothing: there only what is read from the disk counts.
                     if !vouched && !suspect {
@@ -292,8 +297,10 @@ impl Spool {
                 if whole {
                     self.bytes_are_whole(&digest)?;
                 } else if vouched {
-                    self.copy_is_lost(&digest, &row, now)?;
+                    self.copy_is_lost(&digest, &row, self.opened)?;
                 }
+            } else if before.is_some_and(|s| s.stage == Stage::Held) {
+                self.copy_is_lost(&digest, &row, self.opened)?;
             }
             let mut rec = self.books.recording_of(&row)?;
             let row = self.books.change(&digest, &mut rec, |row| {
@@ -312,6 +319,9 @@ impl Spool {
             })?;
             self.books.save(&rec);
             if before.is_none_or(|s| s.stage != row.stage()) {
+                let gone = before.is_some_and(|s| s.stage == Stage::Held)
+                    && row.stage() == Stage::Announced;
+                report.missing += usize::from(gone);
                 changes.push((digest, row.stage()));
             }
             self.write_rows(ROWS)?;

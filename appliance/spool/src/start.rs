@@ -16,7 +16,7 @@
 //! | valid: row, file of its length | kept |
 //! | partial: row, file, prefix below length | kept as far as the prefix counts |
 //! | missing: row, no file, or one of another length | Held goes back to Announced, with an alarm; others lose the mark that bytes are here |
-//! | orphan: file, no row that vouches for it | removed: nothing was ever said of it |
+//! | orphan: file, no row that vouches for it | removed: nothing was ever said of it; after a rebuild that met a damaged manifest, kept under another name |
 //! | junk: a name that is no digest | left alone, named in the log |
 
 use std::collections::{HashMap, HashSet};
@@ -63,6 +63,8 @@ pub struct StartReport {
     pub missing: usize,
     /// Files that nothing vouched for, removed.
     pub orphans: usize,
+    /// Manifests that a rebuild could not read: what they named is not known.
+    pub manifests_damaged: usize,
     /// What could not be restored, in words.
     pub lost: Vec<String>,
 }
@@ -80,14 +82,7 @@ impl std::fmt::Display for StartReport {
         if let Some(why) = &self.rebuilt {
             write!(f, ", ledger rebuilt ({why})")?;
         }
-        let numbers = [
-            ("manifests entered", self.manifests_entered as u64),
-            ("logbook entries replayed", self.entries_replayed),
-            ("torn bytes cut", self.torn_bytes),
-            ("copies missing", self.missing as u64),
-            ("orphans removed", self.orphans as u64),
-        ];
-        numbers
+        self.numbers()
             .iter()
             .filter(|(_, n)| *n > 0)
             .try_for_each(|(what, n)| write!(f, ", {n} {what}"))?;
@@ -99,6 +94,24 @@ impl std::fmt::Display for StartReport {
 }
 
 impl StartReport {
+    /// What was done, counted.
+    #[must_use]
+    pub fn numbers(&self) -> [(&'static str, u64); 5] {
+        [
+            ("manifests entered", self.manifests_entered as u64),
+            ("logbook entries replayed", self.entries_replayed),
+            ("torn bytes cut", self.torn_bytes),
+            ("copies missing", self.missing as u64),
+            ("orphans removed", self.orphans as u64),
+        ]
+    }
+
+    /// Whether everything that was ever acknowledged is still known, and every copy that was Held is here.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.lost.is_empty() && self.missing == 0
+    }
+
     /// Says that the logbook has a successor.
     pub(crate) fn begin_logbook(
         &mut self,
@@ -318,7 +331,7 @@ impl Spool {
         // What a rebuild found the logbook does not know yet; what follows here it knows, or files say it again.
         let found = std::mem::take(&mut self.books.changes);
         report.manifests_entered += self.enter_orphans()?;
-        self.apply_newer_inventories()?;
+        self.apply_newer_inventories(report)?;
         let (tail, end) = self.read_logbook(from)?;
         report.entries_replayed = end.entries - from.entries;
         report.torn_bytes += self.books.logbook.cut_after(end, &self.folder)?;
@@ -335,7 +348,7 @@ impl Spool {
         alarms: &mut Deferred,
     ) -> Result<(), SpoolError> {
         report.manifests_entered += self.enter_orphans()?;
-        self.apply_newer_inventories()?;
+        self.apply_newer_inventories(report)?;
         self.carry_rows(broken.old.as_ref())?;
         let aside;
         (self.books.logbook, aside) =
