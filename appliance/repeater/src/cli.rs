@@ -1,4 +1,4 @@
-//! The command line of `repeaterd`: run, check, status, clear, recover. Exit codes are those of sysexits.h.
+//! The command line of `repeaterd`: run, check, status, clear, verify, recover. Exit codes are those of sysexits.h.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -14,6 +14,8 @@ use protocol::identity::Role;
 use spool::SpoolError;
 
 use crate::config::Config;
+use crate::limits;
+use crate::verify::{self, How};
 
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
@@ -56,6 +58,25 @@ enum Command {
         code: String,
         /// What it is about, as in the status.
         subject: String,
+    },
+    /// Read everything kept again and name what is wrong; changes nothing. Where the daemon runs, it is asked to. Exits
+    /// with 1 where something is wrong.
+    Verify {
+        /// Configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+        /// MiB to read in a second at most; 0: as fast as the disk.
+        #[arg(long, value_name = "MIB", default_value_t = limits::VERIFY_RATE_MIB)]
+        rate: u64,
+    },
+    /// Open the copy of a ledger, to find out whether a process survives it.
+    #[command(hide = true)]
+    TryLedger {
+        /// The folder that holds it.
+        folder: PathBuf,
     },
     /// Build the ledger anew from manifests, copies, inventories and logbook, while no daemon runs. Exits with 1 where
     /// something could not be restored.
@@ -100,6 +121,17 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             code,
             subject,
         } => load(&config).and_then(|c| clear(&c, &code, &subject)),
+        Command::Verify { config, json, rate } => load(&config).and_then(|c| {
+            let bytes_per_second = rate.saturating_mul(1 << 20);
+            let how = How {
+                json,
+                bytes_per_second,
+            };
+            verify::verify(&c, how).map_err(|e| complain(&e, code_of(&e)))
+        }),
+        Command::TryLedger { folder } => spool::try_ledger(&folder)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|e| complain(&e.into(), INTERNAL)),
         Command::Recover { config } => load(&config)
             .and_then(|c| crate::recover::recover(&c).map_err(|e| complain(&e, code_of(&e)))),
         Command::Status {
@@ -125,11 +157,12 @@ fn complain(e: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// A spool that another process has is there, and not to be had.
+/// A spool that another process has is there, and not to be had; nor is a daemon that does not answer.
 fn code_of(e: &anyhow::Error) -> u8 {
-    match e.downcast_ref::<SpoolError>() {
-        Some(SpoolError::InUse(_)) => UNAVAILABLE,
-        _ => INTERNAL,
+    let in_use = matches!(e.downcast_ref(), Some(SpoolError::InUse(_)));
+    match in_use || e.is::<std::io::Error>() {
+        true => UNAVAILABLE,
+        false => INTERNAL,
     }
 }
 

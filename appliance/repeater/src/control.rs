@@ -1,9 +1,9 @@
-//! The control socket: how a person settles an alarm that no event ends. `control.sock` in the spool's folder, mode
-//! 0600; one line in, one line out, one peer at a time, each within [`limits::CONTROL`].
+//! The control socket: how a person settles an alarm that no event ends, and has everything read again. `control.sock`
+//! in the spool's folder, mode 0600; one line in, one line out, one peer at a time, each within [`limits::CONTROL`].
 //!
-//! It has one verb, `clear CODE SUBJECT`, and that takes only the alarms that a person settles. Who did it, by the
-//! user's number that the kernel vouches for, is in the logbook before it is answered. It changes no custody, so the
-//! loopback page stays without any verb.
+//! `clear CODE SUBJECT` takes only the alarms that a person settles. Who did it, by the user's number that the kernel
+//! vouches for, is in the logbook before it is answered. `verify FROM` reads a little again, as the scrub does, and says
+//! where to go on. Neither moves custody but for copies found damaged, so the loopback page stays without any verb.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use spool::Settled;
+use spool::{Settled, VerifyFrom};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
 use crate::alarms::Alarms;
 use crate::commit::Storage;
-use crate::limits;
+use crate::{limits, verify};
 
 /// Where the socket of a spool is.
 #[must_use]
@@ -81,18 +81,37 @@ impl Control {
             .read_line(&mut line)
             .await?;
         let said = match self.obey(line.trim_end_matches('\n'), who).await {
-            Ok(()) => "ok\n".to_owned(),
+            Ok(said) if said.is_empty() => "ok\n".to_owned(),
+            Ok(said) => format!("ok {said}\n"),
             Err(why) => format!("error: {why}\n"),
         };
         stream.write_all(said.as_bytes()).await
     }
 
-    async fn obey(&self, line: &str, uid: u32) -> Result<(), String> {
+    async fn obey(&self, line: &str, uid: u32) -> Result<String, String> {
+        match line.strip_prefix("verify ") {
+            Some(from) => self.verify(from.parse()?).await,
+            None => self.clear(line, uid).await.map(|()| String::new()),
+        }
+    }
+
+    async fn verify(&self, from: VerifyFrom) -> Result<String, String> {
+        let alarms = self.alarms.clone();
+        let step = self.storage.ask(move |spool, now| {
+            let step = verify::daemon_step(spool, from, now)?;
+            alarms.take_spool(spool.alarms());
+            Ok(step)
+        });
+        let step = step.await.map_err(|e| e.to_string())?;
+        serde_json::to_string(&step).map_err(|e| e.to_string())
+    }
+
+    async fn clear(&self, line: &str, uid: u32) -> Result<(), String> {
         let parsed = line
             .strip_prefix("clear ")
             .and_then(|rest| rest.split_once(' '));
         let Some((code, subject)) = parsed else {
-            return Err("say `clear CODE SUBJECT`".into());
+            return Err("say `clear CODE SUBJECT` or `verify FROM`".into());
         };
         let (code, subject, who) = (code.to_owned(), subject.to_owned(), format!("uid {uid}"));
         info!(code, subject, who, "asked to clear an alarm");
@@ -124,6 +143,16 @@ pub fn clear(spool_dir: &Path, code: &str, subject: &str) -> anyhow::Result<()> 
         fits && !line.contains(char::is_control),
         "give code and subject as `repeaterd status` shows them"
     );
+    let said = ask(spool_dir, &line)?;
+    anyhow::ensure!(said.is_empty(), "the daemon's answer is not understood");
+    Ok(())
+}
+
+/// Says one line to the running daemon; its answer behind `ok`.
+///
+/// # Errors
+/// Where no daemon answers, or it refuses.
+pub fn ask(spool_dir: &Path, line: &str) -> anyhow::Result<String> {
     let path = path(spool_dir);
     let mut stream = std::os::unix::net::UnixStream::connect(&path)
         .with_context(|| format!("no daemon answers on {}; is it running?", path.display()))?;
@@ -132,8 +161,9 @@ pub fn clear(spool_dir: &Path, code: &str, subject: &str) -> anyhow::Result<()> 
     stream.write_all(format!("{line}\n").as_bytes())?;
     let mut answer = String::new();
     stream
-        .take(limits::CONTROL_LINE_BYTES)
+        .take(limits::CONTROL_ANSWER_BYTES)
         .read_to_string(&mut answer)?;
-    anyhow::ensure!(answer == "ok\n", "the daemon refuses: {}", answer.trim());
-    Ok(())
+    let said = answer.strip_suffix('\n').and_then(|a| a.strip_prefix("ok"));
+    let said = said.with_context(|| format!("the daemon refuses: {}", answer.trim()))?;
+    Ok(said.trim_start().to_owned())
 }

@@ -34,6 +34,7 @@ pub mod status;
 mod cli;
 mod recover;
 mod run;
+mod verify;
 
 pub use cli::main;
 pub use run::run;

@@ -92,6 +92,15 @@ pub const CONTROL: Duration = Duration::from_secs(10);
 /// A line of the control socket, at most.
 pub const CONTROL_LINE_BYTES: u64 = 1024;
 
+/// An answer of the control socket, at most.
+pub const CONTROL_ANSWER_BYTES: u64 = 4 << 20;
+/// Bytes read by one step of a verification: meanwhile a daemon's storage thread serves nobody.
+pub const VERIFY_BYTES: u64 = 4 << 20;
+/// MiB that a verification reads in a second, where nobody says otherwise.
+pub const VERIFY_RATE_MIB: u64 = 64;
+/// How often a verification says how far it is.
+pub const VERIFY_SHOWN: Duration = Duration::from_secs(2);
+
 /// How often changed credentials are looked for.
 pub const CREDENTIALS_EVERY: Duration = Duration::from_secs(1);
 /// From SIGTERM to the end of the process, at most.

@@ -69,7 +69,8 @@
 //!
 //! Modules are in reading order: the disk (`folder`, `logbook`, `ledger`), the books (`rows`, `names`, `totals`,
 //! `books`), then the footage's way (`announce`, `inventory`, `pull`, `commit` with `moves`, `forward`, `copies`,
-//! `release`, `reclaim`), then `start` with `succession`, `load`, `mend` and `rebuild`; `scrub`, `status` and `history` look.
+//! `release`, `reclaim`), then `start` with `succession`, `load`, `mend` and `rebuild`; `scrub`,
+//! `verify`, `status` and `history` look, and `look` at a spool that nobody uses.
 
 pub mod alarm;
 mod announce;
@@ -87,6 +88,7 @@ mod ledger;
 pub mod limits;
 mod load;
 mod logbook;
+mod look;
 mod mend;
 mod moves;
 mod names;
@@ -101,6 +103,7 @@ mod start;
 mod status;
 mod succession;
 mod totals;
+mod verify;
 
 pub use alarm::{Alarm, Settled};
 pub use announce::{Admission, AdmitRefusal};
@@ -110,6 +113,7 @@ pub use faults::{Fault, Faults};
 pub use forward::{OfferTask, PutTask, ReceiptOutcome};
 pub use inventory::{InventoryOutcome, InventoryPages};
 pub use logbook::{Entry, LogbookHead};
+pub use look::{Look, try_ledger};
 pub use pull::{Finished, Incoming, PullTask};
 pub use reclaim::{Reclaimed, Space};
 pub use release::{DueReceipt, KeyListChange};
@@ -118,3 +122,4 @@ pub use spool::{Contact, Options, Spool};
 pub use start::StartReport;
 pub use status::{CameraStatus, RecordingStatus};
 pub use totals::{Counts, Tally};
+pub use verify::{Good, Problem, VerifyFrom, VerifyStep};

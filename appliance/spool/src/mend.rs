@@ -203,7 +203,7 @@ impl Spool {
         Ok(())
     }
 
-    fn read_inventory(&self, path: &Path) -> Result<Option<Inventory>, SpoolError> {
+    pub(crate) fn read_inventory(&self, path: &Path) -> Result<Option<Inventory>, SpoolError> {
         let bytes = Bytes::from(fs::read(path).at(path)?);
         let mut pages = Vec::new();
         let mut at = 0;
