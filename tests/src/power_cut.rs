@@ -15,7 +15,7 @@ pub mod image;
 pub mod plan;
 pub mod store;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -230,11 +230,22 @@ impl Recorded {
         let _ = std::fs::remove_dir_all(folder); // of an earlier run
         std::fs::create_dir_all(folder).unwrap();
         self.replay().image(cut, &folder.join("image"));
+        let upto = self.said_before(cut).to_string();
+        std::fs::write(folder.join("upto"), upto).unwrap();
         let copied = std::process::Command::new("cp")
             .arg("-r")
             .args([self.station.path(""), folder.join("plan")])
             .status();
         assert!(copied.unwrap().success());
+    }
+
+    /// How much was said when the power went.
+    fn said_before(&self, cut: Cut) -> u64 {
+        let before = self
+            .said
+            .iter()
+            .take_while(|(entry, _)| *entry < cut.issued);
+        before.last().map_or(0, |(_, said)| *said)
     }
 
     fn replay(&self) -> Replay<'_> {
@@ -243,12 +254,17 @@ impl Recorded {
     }
 
     fn look(&self, replay: &mut Replay<'_>, cut: Cut, dir: &Path) -> Vec<String> {
-        let (image, mount): (PathBuf, PathBuf) = (dir.join("image"), dir.join("mount"));
+        // A name of its own: a loop device that the kernel has not yet let go of would show the image before.
+        let image = dir.join(format!("image-{}-{}", cut.issued, cut.seed.unwrap_or(0)));
+        let mount = dir.join("mount");
         let subject = self.history.subject.name();
         replay.image(cut, &image);
         let mounted = match Mounted::new(&image, &mount, self.history.fs) {
             Ok(mounted) => mounted,
-            Err(error) => return vec![format!("the file system does not mount: {error}")],
+            Err(error) => {
+                std::fs::remove_file(&image).unwrap();
+                return vec![format!("the file system does not mount: {error}")];
+            }
         };
         let before = self
             .said
@@ -265,6 +281,7 @@ impl Recorded {
             args.into_iter().chain(self.history.fault_name()),
         );
         drop(mounted);
+        std::fs::remove_file(&image).unwrap();
         let mut wrong: Vec<String> = said.out.lines().map(str::to_owned).collect();
         if said.code != Some(0) && wrong.is_empty() {
             wrong.push(format!(
