@@ -30,12 +30,12 @@ pub fn marker(station: &Station) -> PathBuf {
     station.path("run/spool.suspect")
 }
 
-/// What is wrong with a spool in which everything was released.
+/// What is wrong with a spool in which everything was released, after the lives of which this is the log.
 ///
 /// # Panics
 /// Where it does not open.
 #[must_use]
-pub fn spool(station: &Station) -> Vec<String> {
+pub fn spool(station: &Station, log: &str) -> Vec<String> {
     let dir = station.path("spool/repeater");
     let options = Options::new(dir, CAPACITY_BYTES, station.path("run"), [9; 16]);
     let now = Clock::system().now();
@@ -52,15 +52,16 @@ pub fn spool(station: &Station) -> Vec<String> {
     if counts.unaccounted.segments + counts.outstanding.segments > 0 {
         wrong.push(format!("outstanding or unaccounted: {counts:?}"));
     }
-    match held_again(&spool) {
+    match held_again(&spool, log) {
         Ok(again) => wrong.extend(again),
         Err(e) => wrong.push(format!("its logbook: {e}")),
     }
     wrong
 }
 
-/// What the logbook says to have become Held more than once: it was Held, and was lost.
-fn held_again(spool: &Spool) -> Result<Vec<String>, SpoolError> {
+/// What the logbook says to have become Held more than once: it was Held, and was lost. A copy that could not be read is
+/// damaged, says so, and is pulled again.
+fn held_again(spool: &Spool, log: &str) -> Result<Vec<String>, SpoolError> {
     let mut held: BTreeMap<Digest, u32> = BTreeMap::new();
     spool.history(|_, entry| {
         if let Entry::Custody { changes, .. } = entry {
@@ -69,7 +70,14 @@ fn held_again(spool: &Spool) -> Result<Vec<String>, SpoolError> {
             }
         }
     })?;
-    let more = held.into_iter().filter(|(_, times)| *times > 1);
+    let unread = |digest: &Digest| {
+        let digest = digest.to_string();
+        log.lines()
+            .any(|l| l.contains("copy_damaged") && l.contains(&digest))
+    };
+    let more = held
+        .into_iter()
+        .filter(|(digest, times)| *times > 1 && !unread(digest));
     Ok(more
         .map(|(digest, times)| format!("{digest} became Held {times} times"))
         .collect())
@@ -130,12 +138,10 @@ pub fn reaction(at: &At<'_>) -> Vec<String> {
         _ if syncs || name == "sync_file_range" => {
             let last = at.log.rsplit("\n--- ").next().unwrap_or_default();
             // sled syncs while it opens and closes a ledger: that is then rebuilt into new files, by this start or the next.
-            let why = if at.ended.is_some() {
-                ""
-            } else {
-                "the ledger failed"
-            };
-            let anew = file.starts_with("ledger") && last.contains(&format!("{REBUILT}{why}"));
+            let in_time = ["the ledger failed", "the boot is suspect"];
+            let after = |why: &str| last.contains(&format!("{REBUILT}{why}"));
+            let rebuilt = in_time.iter().any(|why| after(why)) || at.ended.is_some() && after("");
+            let anew = file.starts_with("ledger") && rebuilt;
             let again = at.ended.is_some() && at.suspect && last.contains(READ_AGAIN);
             must(anew || again, "what was not synced is believed afterwards");
         }

@@ -141,7 +141,7 @@ impl Stage {
         if hits.is_empty() && !killed {
             return Went::NotReached;
         }
-        let mut wrong = check::spool(&self.station);
+        let mut wrong = check::spool(&self.station, &lives.log);
         for call in &hits {
             wrong.extend(check::reaction(&check::At {
                 call,
