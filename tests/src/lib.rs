@@ -15,6 +15,7 @@
 pub mod archive_party;
 pub mod camera_double;
 pub mod camera_party;
+pub mod chance;
 pub mod double;
 pub mod footage;
 pub mod power_cut;

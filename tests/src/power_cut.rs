@@ -23,6 +23,7 @@ use std::time::Instant;
 use link::random::Random;
 use spool::Fault;
 
+use crate::chance::shuffle;
 use crate::process;
 use crate::station::Station;
 use crate::wait::now;
@@ -180,9 +181,7 @@ impl Recorded {
         let mut all = cuts(&self.log, from, PARTS, self.history.seed);
         let of = all.len();
         let random = Random::seeded(self.history.seed);
-        for i in (1..all.len()).rev() {
-            all.swap(i, usize::try_from(random.u64() % (i as u64 + 1)).unwrap());
-        }
+        shuffle(&mut all, &random);
         let batches: Vec<&mut [Cut]> = all.chunks_mut(BATCH).collect();
         let batches = Mutex::new(batches.into_iter());
         let (tried, stop) = (AtomicUsize::new(0), AtomicBool::new(false));

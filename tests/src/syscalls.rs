@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use link::random::Random;
 
+use crate::chance::shuffle;
 use crate::wait::now;
 use scene::{Scene, Stage};
 use trace::Fault;
@@ -105,9 +106,7 @@ pub fn survey(seed: u64, until: Option<Instant>) -> Outcome {
     let mut all = cases(&counted);
     let of = all.len();
     let random = Random::seeded(seed);
-    for i in (1..all.len()).rev() {
-        all.swap(i, usize::try_from(random.u64() % (i as u64 + 1)).unwrap());
-    }
+    shuffle(&mut all, &random);
     let (tried, not_reached) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let (next, broken) = (Mutex::new(all.into_iter()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {

@@ -21,6 +21,7 @@ use spool::{Contact, Durable, Fault, Faults, Options, Spool, SpoolError};
 
 use super::disk::set_beacon;
 use super::plan::{CAPACITY_BYTES, NOW, Plan, SITES};
+use crate::chance::below;
 
 /// Every fault that this suite has to notice.
 pub const FAULTS: [Fault; 8] = [
@@ -175,7 +176,7 @@ fn open(plan: &Plan, folder: &Path, dir: &Path, faults: Faults) -> Spool {
 
 impl Driver {
     fn below(&self, n: usize) -> usize {
-        usize::try_from(self.random.u64() % n as u64).unwrap()
+        below(&self.random, n)
     }
 
     fn step(&mut self) -> Result<(), SpoolError> {
@@ -339,19 +340,9 @@ impl Driver {
     }
 
     fn reopen(&mut self) {
-        let (options, empty) = (
-            options(&self.folder, &self.dir, self.faults.clone()),
-            options(&self.folder, &self.folder.join("between"), Faults::none()),
-        );
         // The folder is locked: it is let go of before it is opened again.
-        let between = Spool::open(empty, self.plan.trust.clone(), self.plan.keys.clone(), NOW);
-        drop(std::mem::replace(&mut self.spool, between.unwrap().0));
-        let again = Spool::open(
-            options,
-            self.plan.trust.clone(),
-            self.plan.keys.clone(),
-            NOW,
-        );
-        self.spool = again.unwrap().0;
+        let between = self.folder.join("between");
+        self.spool = open(&self.plan, &self.folder, &between, Faults::none());
+        self.spool = open(&self.plan, &self.folder, &self.dir, self.faults.clone());
     }
 }

@@ -14,6 +14,7 @@ use std::path::Path;
 use link::random::Random;
 
 use super::blocks::{BlockLog, SECTOR};
+use crate::chance::shuffle;
 
 const CHUNK: usize = 64 << 10;
 /// Sectors of the disk's first block.
@@ -122,9 +123,7 @@ impl<'a> Replay<'a> {
             .iter()
             .filter(|e| e.writes() && (e.is_durable() || below(8) < kept_of_8))
             .collect();
-        for i in (1..kept.len()).rev() {
-            kept.swap(i, usize::try_from(below(i as u64 + 1)).unwrap());
-        }
+        shuffle(&mut kept, &random);
         let torn = (below(2) == 0 && !kept.is_empty()).then(|| below(kept.len() as u64));
         for (i, entry) in kept.iter().enumerate() {
             let data = self.log.data(entry);

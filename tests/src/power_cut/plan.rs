@@ -12,13 +12,14 @@ use link::credentials::{load_chain, load_key};
 use link::random::Random;
 use protocol::cose::DeviceSigner;
 use protocol::identity::Trust;
-use protocol::ids::{CameraId, Digest, Range, SiteId, StoreEpoch, Time};
+use protocol::ids::{CameraId, Digest, Range, StoreEpoch, Time};
 use protocol::inventory::{self, Held, Inventory, Page, Released};
 use protocol::keylist::KeyList;
 use protocol::manifest::{Class, Manifest};
 use protocol::receipt::{Receipt, Verdict};
 use protocol::suite::{SigningKey, sha256};
 
+use crate::chance;
 use crate::sealed;
 use crate::station::{Plan as Agency, Station};
 
@@ -81,7 +82,7 @@ pub fn make(seed: u64) -> Station {
 }
 
 fn make_recording(station: &Station, camera: &CameraId, number: u64, random: &Random) {
-    let below = |n: usize| usize::try_from(random.u64() % n as u64).unwrap();
+    let below = |n| chance::below(random, n);
     let piece = LENGTHS[below(LENGTHS.len())];
     let count = if piece > 20_000 {
         1 + below(2)
@@ -245,15 +246,6 @@ impl Plan {
         );
         let page = Page::sign(body, &signer.unwrap()).unwrap();
         Inventory::assemble(vec![page]).unwrap()
-    }
-
-    /// The site of that name.
-    ///
-    /// # Panics
-    /// Where it is no name.
-    #[must_use]
-    pub fn site(&self, name: &str) -> SiteId {
-        name.parse().unwrap()
     }
 }
 

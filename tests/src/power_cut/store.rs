@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::driver::{Diary, kill_some_time};
 use super::plan::Plan;
+use crate::chance::below;
 
 /// What a gateway puts.
 struct Object {
@@ -44,7 +45,7 @@ pub fn main(args: &[String]) -> ExitCode {
     let random = Random::seeded(seed.parse().unwrap());
     let steps: u32 = steps.parse().unwrap();
     kill_some_time(&random);
-    let some = || &objects[usize::try_from(random.u64() % objects.len() as u64).unwrap()];
+    let some = || &objects[below(&random, objects.len())];
     let life = async {
         let vault = open(Path::new(dir));
         for _ in 0..steps {

@@ -181,7 +181,7 @@ fn a_process_that_died_in_the_old_ledger_is_no_doubt_of_the_rebuilt_one() {
     let before = picture(&mut spool, &[&camera], &all);
     drop(spool);
     for mark in ["spool.suspect", "ledger.opening"] {
-        fs::write(world.dir.path().join("run").join(mark), "").unwrap();
+        world.mark(mark);
     }
     let (mut spool, report) = world.try_open().expect("one start suffices");
     assert!(report.suspect && report.rebuilt.is_some());

@@ -136,31 +136,18 @@ fn lost_entries_are_followed_by_an_incarnation_that_names_the_last_known_head() 
         } else {
             Stage::Held
         };
-        assert_eq!(
-            stages(&spool, &footage[0]),
-            all(stage, &footage[0]),
-            "{what}"
-        );
-        assert_eq!(
-            stages(&spool, &footage[1]),
-            all(Stage::Held, &footage[1]),
-            "{what}"
-        );
+        let unchanged = |spool: &Spool| {
+            for (f, stage) in [(&footage[0], stage), (&footage[1], Stage::Held)] {
+                assert_eq!(stages(spool, f), all(stage, f), "{what}");
+            }
+        };
+        unchanged(&spool);
         drop(spool);
         // The successor is a whole logbook: it rebuilds what it carried, and is not followed by another.
         fs::remove_dir_all(world.path("ledger")).unwrap();
         let (spool, report) = world.start(10, false);
         assert_eq!(report.lost, Vec::<String>::new(), "{what}");
         assert_eq!(spool.logbook_head().incarnation, head.incarnation, "{what}");
-        assert_eq!(
-            stages(&spool, &footage[0]),
-            all(stage, &footage[0]),
-            "{what}"
-        );
-        assert_eq!(
-            stages(&spool, &footage[1]),
-            all(Stage::Held, &footage[1]),
-            "{what}"
-        );
+        unchanged(&spool);
     }
 }
