@@ -17,6 +17,7 @@ use link::socket::SocketOptions;
 use link::tasks::Tasks;
 use object_store::path::Path;
 use protocol::ids::{Digest, RecordingId, SiteId};
+use protocol::limits as wire;
 use protocol::message::Code;
 use tracing::info;
 
@@ -191,7 +192,9 @@ impl Serving {
         tasks: Tasks,
     ) -> Result<Serving, LinkError> {
         let socket = gateway.seams.bind(SocketOptions::at(address)).await?;
-        let mut options = Options::new(Hop::Archive);
+        let whole = gateway.grants.bytes_in_flight_per_connection / wire::SEGMENT_BYTES as u64;
+        let mut options =
+            Options::new(Hop::Archive).each_stream_whole(u16::try_from(whole).unwrap_or(u16::MAX));
         options.datagram_bytes = datagram_bytes.unwrap_or(options.datagram_bytes);
         let refusals = gateway.metrics.handshakes.clone();
         let listener = Listener::new(

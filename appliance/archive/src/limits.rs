@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// Bytes of segments in memory, of all connections together, unless configured otherwise.
 pub const BYTES_IN_FLIGHT: u64 = 64 << 20;
-/// Bytes of segments in memory of one connection, unless configured otherwise.
-pub const BYTES_IN_FLIGHT_CONNECTION: u64 = 16 << 20;
+/// Bytes of segments in memory of one connection, unless configured otherwise: four, and what sealing adds.
+pub const BYTES_IN_FLIGHT_CONNECTION: u64 = 17 << 20;
 /// The same of urgent ones beyond that: two segments at a time.
 pub const BYTES_IN_FLIGHT_URGENT: u64 = 9 << 20;
 /// Connections at one time, unless configured otherwise: every site of a national deployment, twice.

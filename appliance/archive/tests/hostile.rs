@@ -419,6 +419,43 @@ async fn stall(repeater: &mut Repeater, big: &Recording) -> Vec<quinn::SendStrea
 }
 
 #[test]
+fn streams_that_wait_for_room_keep_none_that_has_room_from_its_bytes() {
+    let world = World::new();
+    let gateway = world.start(FSYNC);
+    let recording = world.record(0, &footage(32 << 20), 4 << 20, 8);
+    current_thread(async {
+        let mut repeater = Repeater::dial(&world, gateway.address).await;
+        let streams = stall(&mut repeater, &recording).await;
+        // The latest come whole before the first ones, for which there is room, have begun.
+        let parts = streams.into_iter().zip(recording.segments.clone()).rev();
+        let writers: Vec<_> = parts
+            .map(|(mut stream, bytes)| {
+                tokio::spawn(async move {
+                    let wrote = stream.write_all(&bytes).await;
+                    wrote.map(|()| stream.finish())
+                })
+            })
+            .collect();
+        let manifest = recording.manifests[0].digest();
+        repeater
+            .put(manifest, sha(&recording.header), &recording.header)
+            .await;
+        for writer in writers {
+            writer
+                .await
+                .unwrap()
+                .expect("a stream was given back")
+                .unwrap();
+        }
+        let mut receipted = Vec::new();
+        while receipted.len() < recording.segments.len() {
+            receipted.extend(repeater.receipt().await.body().segments.clone());
+        }
+    })
+    .unwrap();
+}
+
+#[test]
 fn routine_footage_keeps_no_urgent_footage_of_its_own_connection_waiting() {
     let world = World::new();
     let gateway = world.start(SMALL);

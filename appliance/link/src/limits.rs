@@ -36,7 +36,7 @@ pub const INCOMING_BYTES_EACH: u64 = 64 * KIB;
 
 /// What one session's receive window never exceeds on the camera hop.
 pub const CAMERA_WINDOW_MAX: u64 = 8 * MIB;
-/// What one station's receive window never exceeds at the archive.
+/// What one stream's receive window never exceeds at the archive.
 pub const ARCHIVE_WINDOW_MAX: u64 = 16 * MIB;
 /// Sent and not yet acknowledged, at most, in one session.
 pub const SEND_WINDOW: u64 = 8 * MIB;

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use protocol::identity::Role;
+use protocol::limits as wire;
 use quinn::congestion::CubicConfig;
 use quinn::{
     EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
@@ -86,6 +87,18 @@ impl Options {
             receive_window: hop.window_max(),
             segments_in_flight,
             datagram_bytes: limits::DATAGRAM_BYTES,
+        }
+    }
+
+    /// Segments in flight, and a window that holds all that the peer's streams can carry: whoever does not read a
+    /// stream at once, since there is no room for it yet, keeps no other stream of that peer from its bytes.
+    #[must_use]
+    pub fn each_stream_whole(self, segments_in_flight: u16) -> Self {
+        let streams = u64::from(segments_in_flight) + u64::from(limits::STREAMS_BESIDE_SEGMENTS);
+        Options {
+            receive_window: streams * (wire::SEGMENT_BYTES + wire::FRAME_BYTES) as u64,
+            segments_in_flight,
+            ..self
         }
     }
 
