@@ -49,11 +49,14 @@ pub fn may_hold(camera_bytes: u64, capacity_bytes: u64, others_wait: bool) -> bo
 /// Bytes of all QUIC receive windows of one hop together. What is buffered takes up to half as much again.
 pub const WINDOW_BUDGET_BYTES: u64 = 24 << 20;
 
+/// The least and the most that one session's receive window has.
+pub const WINDOW_BYTES: (u64, u64) = (256 << 10, 8 << 20);
+
 /// The receive window of each of `sessions`, from one shared budget.
 #[must_use]
 pub fn window(budget_bytes: u64, sessions: usize) -> u64 {
     let sessions = u64::try_from(sessions.max(1)).unwrap_or(u64::MAX);
-    (budget_bytes / sessions).clamp(256 << 10, 8 << 20)
+    (budget_bytes / sessions).clamp(WINDOW_BYTES.0, WINDOW_BYTES.1)
 }
 
 /// Streams that a peer may have open: the segments in flight and four for control.

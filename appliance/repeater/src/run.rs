@@ -16,7 +16,7 @@ use link::socket::SocketOptions;
 use link::tasks::{Tasks, current_thread, stop_signal};
 use protocol::identity::{Role, Trust};
 use protocol::keylist::KeyList;
-use protocol::pressure::Watermarks;
+use protocol::pressure::{self, Watermarks};
 use spool::{Faults, Spool};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -192,6 +192,19 @@ where
     spawned.with_context(|| format!("cannot start the {name} thread"))
 }
 
+/// What a connection begins with. What a peer was granted is not taken back: a camera has the least until its session
+/// is entered and the budget shared out, so that forty who come at once do not have the most, each.
+fn first_options(hop: LinkHop) -> Options {
+    let options = Options::new(hop);
+    match hop {
+        LinkHop::Camera => Options {
+            receive_window: pressure::WINDOW_BYTES.0,
+            ..options
+        },
+        LinkHop::Archive => options,
+    }
+}
+
 async fn dialer(
     common: &Common,
     hop: LinkHop,
@@ -212,9 +225,11 @@ async fn dialer(
         .seams
         .bind(SocketOptions::at(if wants_v6 { any } else { any4 }))
         .await?;
-    let mut options = Options::new(hop);
-    options.segments_in_flight = in_flight;
-    options.datagram_bytes = datagram_bytes;
+    let options = Options {
+        segments_in_flight: in_flight,
+        datagram_bytes,
+        ..first_options(hop)
+    };
     let keys = EndpointKeys::fresh(&common.seams.random);
     Ok(Dialer::new(
         &common.seams,
@@ -405,4 +420,15 @@ fn follow_credentials(common: &Common) {
             () = stop.cancelled() => {}
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cameras_that_come_at_once_are_not_granted_the_most_each() {
+        let each = first_options(LinkHop::Camera).receive_window;
+        assert!(40 * each <= pressure::WINDOW_BUDGET_BYTES, "{each}");
+    }
 }
