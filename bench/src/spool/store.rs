@@ -265,18 +265,22 @@ impl Bench {
 
     /// Has every camera say that it has recorded its receipts.
     fn release(&mut self, script: &Script) -> Result<()> {
-        let none = HashSet::new();
         for offer in &script.offers {
+            let mut told = HashSet::new();
             loop {
-                let due = self.spool.receipts_due(&offer.camera, BATCH, &none)?;
+                let due = self
+                    .spool
+                    .receipts_due(&offer.camera, BATCH, &HashSet::new())?;
                 if due.is_empty() {
                     break;
                 }
                 for one in due {
+                    ensure!(told.insert(one.digest), "a receipt is due again");
                     let receipt = Receipt::verify(one.bytes, &self.papers.keys)?;
                     let body = receipt.body();
                     let mut digests = body.segments.clone();
                     digests.push(body.header);
+                    digests.extend(&body.manifests);
                     self.spool
                         .released(&offer.camera, one.number, &digests, self.clock.now())?;
                 }
