@@ -12,7 +12,7 @@ use crate::limits;
 use crate::rows::{Key, key, tag};
 
 /// Every code, and what to do about it.
-pub const CODES: [(&str, &str); 16] = [
+pub const CODES: [(&str, &str); 17] = [
     (
         "camera_incarnation",
         "the camera's storage was wiped or replaced: ask who did it, and what had not been offloaded",
@@ -62,6 +62,10 @@ pub const CODES: [(&str, &str); 16] = [
         "recordings that the camera had are in no list of its newest inventory: examine the camera",
     ),
     (
+        "released_void",
+        "a site lost a store on which released footage stood: the logbook has the receipts; ask the other sites",
+    ),
+    (
         "segment_refused",
         "bytes from the camera did not match their digest; they are pulled again: examine camera and link",
     ),
@@ -81,7 +85,7 @@ pub const CODES: [(&str, &str); 16] = [
 
 /// The codes of what happened once and that no later event undoes: a person looks into it and settles it. The others
 /// go when their cause is gone.
-pub const SETTLED_BY_A_PERSON: [&str; 9] = [
+pub const SETTLED_BY_A_PERSON: [&str; 10] = [
     "camera_incarnation",
     "digest_owned",
     "header_changed",
@@ -91,6 +95,7 @@ pub const SETTLED_BY_A_PERSON: [&str; 9] = [
     "manifest_conflict",
     "manifest_limit",
     "recordings_missing",
+    "released_void",
 ];
 
 /// What came of settling an alarm.

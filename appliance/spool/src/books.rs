@@ -40,6 +40,8 @@ pub(crate) struct Books {
     pub(crate) changes: Vec<(Digest, Stage)>,
     /// The number that the next receipt gets.
     pub(crate) next_receipt: u32,
+    /// Recordings that may be over: camera and number.
+    pub(crate) over: BTreeSet<(u32, u64)>,
 }
 
 /// Applies `event` to a row; false, and nothing changed, where it cannot happen in that stage.
@@ -205,6 +207,14 @@ impl Books {
         }
         self.ledger.put(rows::of(tag::SEGMENT, digest), new);
         Ok(())
+    }
+
+    /// Takes a segment of a recording that is over out of the books.
+    pub(crate) fn forget_segment(&mut self, digest: &Digest, row: &SegmentRow, rec: &RecordingRow) {
+        self.move_queues(&rows::segment_queues(digest, row, rec), &[]);
+        self.totals.forget(row, rec.class);
+        self.ledger.delete(rows::of(tag::SEGMENT, digest));
+        self.ledger.delete(rows::segment_of(row, digest));
     }
 
     fn move_queues(&mut self, before: &[Key], after: &[Key]) {

@@ -122,7 +122,9 @@ impl Spool {
             return self.faulty_commit(now);
         }
         self.barrier(now)?;
-        self.tokens()
+        let committed = self.tokens()?;
+        self.forget_what_is_over()?;
+        Ok(committed)
     }
 
     /// Steps 1 to 5: what became durable is told by the next commit.
@@ -230,6 +232,7 @@ impl Spool {
             return Err(e);
         }
         self.sync_ledger()?;
+        self.unlink_forgotten()?;
         // Room for the entries and receipts of what is now live; if there is none, nothing new is pulled.
         self.starved |= !self.books.logbook.reserve(self.books.totals.files)?;
         if let Some((from, to)) = self.group.follows.take() {

@@ -316,6 +316,7 @@ impl Spool {
             }
         }
         self.books.save(rec);
+        self.books.may_be_over(rec);
         Ok(())
     }
 }

@@ -48,6 +48,10 @@
 //! **Reclaim** ([`Spool::reclaim`]): 1. a commit; 2. the longest archived are unlinked; 3. the directory is
 //! synced; 4. the rows go, with their logbook entry.
 //!
+//! **Forget** (see `forget`): 1. the rows of a recording go that was released and erased, and of which nothing is here, and
+//! each of its manifests gets a row that says that its file is to go; 2. when that is durable the files are unlinked; 3. the next
+//! commit syncs their directory, and then those rows go.
+//!
 //! **Start-up** ([`Spool::open`]): see the essay of `start`, with the table of what is found and done; **recover**
 //! ([`Spool::recover`]): see `rebuild`.
 //!
@@ -69,7 +73,7 @@
 //!
 //! Modules are in reading order: the disk (`folder`, `logbook`, `ledger`), the books (`rows`, `names`, `totals`,
 //! `books`), then the footage's way (`announce`, `inventory`, `pull`, `commit` with `moves`, `forward`, `copies`,
-//! `release`, `reclaim`), then `start` with `succession`, `load`, `mend` and `rebuild`; `scrub`,
+//! `release`, `reclaim`, `forget`), then `start` with `succession`, `load`, `mend` and `rebuild`; `scrub`,
 //! `verify`, `status` and `history` look, and `look` at a spool that nobody uses.
 
 pub mod alarm;
@@ -81,6 +85,7 @@ pub mod early_writeback;
 mod error;
 mod faults;
 mod folder;
+mod forget;
 mod forward;
 mod history;
 mod inventory;

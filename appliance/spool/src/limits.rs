@@ -6,6 +6,8 @@ pub const COMMIT_BYTES: u64 = 16 << 20;
 pub const COMMIT_CHANGES: usize = 4096;
 /// Files to sync after which a commit is due: each costs a write of its own, however small.
 pub const COMMIT_FILES: usize = 64;
+/// Staged rows from which on no further recording is forgotten in a commit.
+pub const FORGET_ROWS: usize = 1024;
 /// Files that one call of reclaim unlinks at most.
 pub const RECLAIM_FILES: usize = 512;
 /// The share of the capacity that refused copies may take, as a divisor: 1 %.

@@ -2,13 +2,14 @@
 //! alarms, and how much waits in each queue. Rows come in the order of their keys: segments before the
 //! recordings that say their class, patterns before the queues that name them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use protocol::ids::SiteId;
+use protocol::ids::{Digest, SiteId};
 use protocol::manifest::Class;
 
 use crate::alarm::Alarms;
 use crate::error::SpoolError;
+use crate::forget;
 use crate::names::{Names, Queue};
 use crate::rows::{self, CameraRow, Pattern, RecordingRow, SegmentRow, tag};
 use crate::totals::{Tally, Totals};
@@ -20,8 +21,20 @@ pub(crate) struct Loaded {
     pub(crate) totals: Totals,
     pub(crate) alarms: Alarms,
     pub(crate) next_receipt: u32,
+    /// Recordings that may be over.
+    pub(crate) over: BTreeSet<(u32, u64)>,
+    /// Manifests whose files are to go.
+    pub(crate) unlink: Vec<Digest>,
     /// Segments by recording and stage, counted as routine until the recording says otherwise.
-    by_recording: HashMap<(u32, u64), [Tally; 5]>,
+    by_recording: HashMap<(u32, u64), Gathered>,
+}
+
+/// Of one recording.
+#[derive(Debug, Default)]
+struct Gathered {
+    tallies: [Tally; 5],
+    /// Whether a copy is here.
+    here: bool,
 }
 
 impl Loaded {
@@ -38,6 +51,7 @@ impl Loaded {
             Some(&tag::RECEIPT) => {
                 self.next_receipt = self.next_receipt.max(number.saturating_add(1))
             }
+            Some(&tag::UNLINK) => self.unlink.extend(rows::digest_at_end(key)),
             Some(&tag::PUT) => self.names.waits(number, Queue::Puts, true),
             Some(&tag::OFFER) => self.names.waits(number, Queue::Offers, true),
             Some(&tag::SEGMENT) => {
@@ -46,10 +60,12 @@ impl Loaded {
                     return Err(SpoolError::Contradiction("a segment's row".into()));
                 }
                 self.totals.add(&row, Class::Routine);
-                let tally = &mut self
+                let gathered = self
                     .by_recording
                     .entry((row.camera, row.number))
-                    .or_default()[row.stage() as usize];
+                    .or_default();
+                gathered.here |= row.here;
+                let tally = &mut gathered.tallies[row.stage() as usize];
                 *tally = tally.plus(Tally {
                     segments: 1,
                     bytes: row.length.into(),
@@ -62,11 +78,14 @@ impl Loaded {
                     .last_chunk()
                     .map(|n| u64::from_be_bytes(*n))
                     .unwrap_or(0);
-                let tallies = self
+                let gathered = self
                     .by_recording
                     .remove(&(number, recording))
                     .unwrap_or_default();
-                self.totals.reclass(&tallies, row.class);
+                self.totals.reclass(&gathered.tallies, row.class);
+                if forget::allows(&row) && !gathered.here {
+                    self.over.insert((number, recording));
+                }
             }
             _ => {}
         }

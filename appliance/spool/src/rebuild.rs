@@ -239,6 +239,7 @@ impl Spool {
                 let Ok(receipt) = Receipt::verify(bytes.clone(), &self.books.keys) else {
                     return Ok(());
                 };
+                self.count_forgotten(&receipt)?;
                 if let Some(digests) = self.gains(&receipt)? {
                     let entry = Entry::Receipt(bytes.into());
                     let offset = place(&mut self.books.logbook, &entry);

@@ -205,6 +205,7 @@ impl Spool {
             row.prefix = 0;
         })?;
         self.books.save(&rec);
+        self.books.may_be_over(&rec);
         Ok(())
     }
 

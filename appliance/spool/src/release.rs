@@ -147,6 +147,7 @@ impl Spool {
         // The file says under which list the rows were judged: it gets its name when they are durable.
         let written = self.folder.write_beside("key-list", keys.bytes())?;
         self.group.follows = Some((written, self.folder.path("key-list")));
+        self.tell_what_stood(keys)?;
         self.books.keys = keys.clone();
         let back = self.weigh_all()?;
         self.retry_refused(None)?;

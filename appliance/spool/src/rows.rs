@@ -56,6 +56,10 @@ pub(crate) mod tag {
     pub(crate) const UNACCOUNTED: u8 = b'z';
     /// Refused segments by the time of their next try.
     pub(crate) const RETRY: u8 = b'x';
+    /// Digest of a manifest that is forgotten and whose file is to go.
+    pub(crate) const UNLINK: u8 = b'f';
+    /// Site, store epoch -> how much stood on it that is forgotten.
+    pub(crate) const STOOD: u8 = b'F';
     /// Archives' refusals by the time of the next try.
     pub(crate) const SITE_RETRY: u8 = b'y';
 }

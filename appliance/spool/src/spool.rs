@@ -122,6 +122,8 @@ pub(crate) struct Group {
     /// What cameras said is released: camera, recording, digests.
     pub(crate) released: Vec<(u32, u64, Vec<Digest>)>,
     pub(crate) notes: Vec<String>,
+    /// Manifests of which the rows are gone, and the files to go.
+    pub(crate) unlink: Vec<Digest>,
     pub(crate) bytes: u64,
 }
 

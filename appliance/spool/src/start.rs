@@ -158,8 +158,14 @@ impl Opening {
             totals,
             alarms,
             next_receipt,
+            over,
+            unlink,
             ..
         } = loaded;
+        let group = Group {
+            unlink,
+            ..Group::default()
+        };
         let scrub = ledger.scrub.map_or(Cursor::new(now), |kept| kept.kept(now));
         let books = Books {
             ledger,
@@ -169,6 +175,7 @@ impl Opening {
             totals,
             changes: Vec::new(),
             next_receipt,
+            over,
         };
         Spool {
             folder,
@@ -180,7 +187,7 @@ impl Opening {
             gate: Gate::Open,
             refused_bytes: 0,
             starved: false,
-            group: Group::default(),
+            group,
             busy: HashMap::new(),
             partials: HashMap::new(),
             lost: HashSet::new(),
@@ -275,6 +282,7 @@ impl Spool {
                 (spool, end)
             }
         };
+        spool.unlink_forgotten()?;
         // A rebuild has begun it already.
         match broken.filter(|_| quick) {
             None => spool.follow_logbook(end, &mut report)?,

@@ -45,6 +45,8 @@ pub struct Counts {
     pub outstanding: Tally,
     /// Announced, and on no known holder. Must be 0.
     pub unaccounted: Tally,
+    /// Released, reclaimed, and forgotten since the start: in no other count.
+    pub forgotten: Tally,
     /// Recordings known.
     pub recordings: u64,
     /// Cameras known: storages, not serials.
@@ -114,6 +116,18 @@ impl Totals {
         camera.bytes_here = camera.bytes_here.saturating_sub(row.disk_bytes());
         self.used_bytes = self.used_bytes.saturating_sub(row.disk_bytes());
         self.files = self.files.saturating_sub(u64::from(row.here));
+    }
+
+    /// A segment of a recording that is over.
+    pub(crate) fn forget(&mut self, row: &SegmentRow, class: Class) {
+        self.take(row, class);
+        self.counts.forgotten.add(row);
+    }
+
+    pub(crate) fn take_recording(&mut self, camera: u32) {
+        self.counts.recordings = self.counts.recordings.saturating_sub(1);
+        let camera = self.cameras.entry(camera).or_default();
+        camera.recordings = camera.recordings.saturating_sub(1);
     }
 
     /// Moves what was counted as routine to the class it is of.

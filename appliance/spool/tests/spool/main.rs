@@ -7,6 +7,7 @@ mod cameras;
 mod custody;
 mod damage;
 mod disk;
+mod forget;
 mod matrix;
 mod model;
 mod restart;
