@@ -106,18 +106,45 @@ pub enum Phase {
 /// `bench spool`.
 #[derive(Clone, Debug, Args)]
 pub struct Spool {
-    /// Segments to take through the store
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=262_144))]
+    /// Segments to take through the store: 1k, 32k, 262k, or any number from 16 to 262144
+    #[arg(long, default_value = "256", value_parser = segments)]
     pub segments: u32,
-    /// Bytes of each sealed segment
-    #[arg(long, default_value_t = 4_194_354, value_parser = clap::value_parser!(u32).range(64..=4_194_368))]
-    pub segment_bytes: u32,
+    /// Bytes of each sealed segment, 64 to 4194368 (default: the usual 4194354, or as many as make 1 GiB in all)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(64..=4_194_368))]
+    pub segment_bytes: Option<u32>,
+    /// Take as many again, so often, in the room of what was there before
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub churn: u32,
     /// Cameras that they come from
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=40))]
     pub cameras: u32,
     /// What every bench takes.
     #[command(flatten)]
     pub common: Common,
+}
+
+impl Spool {
+    /// Bytes of each segment: small files stand in where many usual ones would not fit a disk.
+    #[must_use]
+    pub fn bytes_each(&self) -> u32 {
+        let fit = u32::try_from((1u64 << 30) / u64::from(self.segments)).unwrap_or(u32::MAX);
+        self.segment_bytes.unwrap_or(fit.clamp(1024, 4_194_354))
+    }
+}
+
+/// A number of segments; `k` stands for 1,024, and 262k for the 262,144 of a terabyte.
+fn segments(text: &str) -> Result<u32, String> {
+    let number = match text.strip_suffix('k') {
+        Some("262") => Some(262_144),
+        Some(thousands) => thousands
+            .parse::<u32>()
+            .ok()
+            .and_then(|n| n.checked_mul(1024)),
+        None => text.parse().ok(),
+    };
+    number
+        .filter(|n| (16..=262_144).contains(n))
+        .ok_or_else(|| "use 16 to 262144, or 1k, 32k, 262k".to_owned())
 }
 
 /// `bench parts`.

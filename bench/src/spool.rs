@@ -31,6 +31,7 @@ pub(crate) struct Job {
     segments: u32,
     segment_bytes: u32,
     cameras: u32,
+    churn: u32,
 }
 
 /// What the store took.
@@ -49,7 +50,15 @@ struct Taken {
     release_s: f64,
     disk_over_held: f64,
     ledger_bytes_per_segment: f64,
+    churned: Churned,
     peak_mib: f64,
+}
+
+/// What taking as many again and again left.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Churned {
+    ledger_bytes_per_segment: f64,
+    longest_ms: f64,
 }
 
 /// What opening it again took.
@@ -67,17 +76,18 @@ pub(crate) fn measure(options: &Spool, figures: &mut Figures) -> Result<()> {
         agency: agency.file(""),
         dir: yard.folder("store")?,
         segments: options.segments,
-        segment_bytes: options.segment_bytes,
+        segment_bytes: options.bytes_each(),
         cameras: options.cameras,
+        churn: options.churn,
     };
-    let bytes = u64::from(options.segments) * u64::from(options.segment_bytes);
+    let bytes = u64::from(options.segments) * u64::from(options.bytes_each());
     let raw_segments = (bytes / SEGMENT_BYTES as u64).clamp(64, 4096);
     let raw = parts::measure_disk(&yard, raw_segments, 3)?;
     let taken: Taken = ask(&yard, "spool", &job)?;
     let started: Started = ask(&yard, "spool-start", &job)?;
     figures.say(
         "segments",
-        &format!("{} of {} B", options.segments, options.segment_bytes),
+        &format!("{} of {} B", options.segments, options.bytes_each()),
     );
     let mut put = |name, value, unit| figures.put(name, value, unit, Target::None);
     put("raw_disk_rate", raw.mib_s, "MiB/s");
@@ -96,7 +106,13 @@ pub(crate) fn measure(options: &Spool, figures: &mut Figures) -> Result<()> {
         taken.commit_p99_ms / raw.commit_p99_ms,
         "x",
     );
-    put("spool_next_pull_p50", taken.pick_p50_us, "us");
+    figures.put(
+        "spool_next_pull_p50",
+        taken.pick_p50_us,
+        "us",
+        Target::AtMost(50.0),
+    );
+    let mut put = |name, value, unit| figures.put(name, value, unit, Target::None);
     put("spool_next_pull_p99", taken.pick_p99_us, "us");
     put("spool_next_put_p50", taken.put_pick_p50_us, "us");
     put("spool_receipts", taken.receipts_s, "s");
@@ -106,11 +122,28 @@ pub(crate) fn measure(options: &Spool, figures: &mut Figures) -> Result<()> {
         taken.ledger_bytes_per_segment,
         "B",
     );
-    put("spool_start", started.ready_s, "s");
-    put("spool_start_peak", started.peak_mib, "MiB");
+    let at_most = |most| Target::AtMost(most);
+    if options.churn > 0 {
+        let churned = taken.churned;
+        let per = churned.ledger_bytes_per_segment;
+        figures.put(
+            "spool_ledger_per_segment_churned",
+            per,
+            "B",
+            at_most(1024.0),
+        );
+        figures.put(
+            "spool_longest_call_churned",
+            churned.longest_ms,
+            "ms",
+            at_most(250.0),
+        );
+    }
+    figures.put("spool_start", started.ready_s, "s", at_most(2.0));
+    figures.put("spool_start_peak", started.peak_mib, "MiB", at_most(128.0));
     figures.put("spool_peak", taken.peak_mib, "MiB", Target::AtMost(128.0));
     // The share is claimed for segments of the usual size: small ones stand in for many, not for their bytes.
-    let usual = bytes >= 1 << 30 && options.segment_bytes >= 4 << 20;
+    let usual = bytes >= 1 << 30 && options.bytes_each() >= 4 << 20;
     let target = if usual {
         Target::AtMost(1.01)
     } else {

@@ -11,8 +11,8 @@ use link::credentials::{load_chain, load_key, load_trust};
 use link::random::Random;
 use protocol::cose::DeviceSigner;
 use protocol::identity::Trust;
-use protocol::ids::{CameraId, Digest, Incarnation, RecordingId, Serial, SiteId, Time};
-use protocol::inventory::{self, Held, Inventory, Page};
+use protocol::ids::{CameraId, Digest, Incarnation, Range, RecordingId, Serial, SiteId, Time};
+use protocol::inventory::{self, Held, Inventory, Page, Released};
 use protocol::keylist::KeyList;
 use protocol::limits::MANIFEST_SEGMENTS;
 use protocol::manifest::{
@@ -77,6 +77,8 @@ pub(super) struct Offer {
     pub(super) camera: CameraId,
     /// Its inventory.
     pub(super) inventory: Inventory,
+    /// The one after it has erased it.
+    pub(super) erased: Inventory,
     /// Its manifests, in order.
     pub(super) manifests: Vec<Manifest>,
 }
@@ -91,7 +93,7 @@ pub(super) struct Script {
 
 impl Script {
     /// Makes it: signs and hashes all.
-    pub(super) fn make(job: &Job, papers: &Papers, now: Time) -> Result<Script> {
+    pub(super) fn make(job: &Job, papers: &Papers, round: u64, now: Time) -> Result<Script> {
         let random = Random::system();
         let mut base = vec![0; usize::try_from(job.segment_bytes)?];
         random.fill(&mut base);
@@ -100,10 +102,11 @@ impl Script {
             contents: HashMap::new(),
             base,
         };
-        let mut made = 0;
+        let first = round * u64::from(job.segments);
+        let mut made = first;
         for n in 0..job.cameras {
-            let until = u64::from(job.segments) * u64::from(n + 1) / u64::from(job.cameras);
-            let offer = script.offer(job, papers, n + 1, made..until, &random, now)?;
+            let until = first + u64::from(job.segments) * u64::from(n + 1) / u64::from(job.cameras);
+            let offer = script.offer(job, papers, (n + 1, round), made..until, &random, now)?;
             script.offers.push(offer);
             made = until;
         }
@@ -129,7 +132,7 @@ impl Script {
         &mut self,
         job: &Job,
         papers: &Papers,
-        number: u32,
+        (number, round): (u32, u64),
         segments: std::ops::Range<u64>,
         random: &Random,
         now: Time,
@@ -140,7 +143,7 @@ impl Script {
         let signer = DeviceSigner::new(key, load_chain(&own.join("device.pem"))?, &papers.trust)?;
         let camera = CameraId {
             serial,
-            incarnation: Incarnation(random.bytes()),
+            incarnation: Incarnation([7; 16]),
         };
         let header = Bytes::from(random.bytes::<HEADER_BYTES>().to_vec());
         let header_entry = HeaderEntry {
@@ -155,7 +158,7 @@ impl Script {
             .collect();
         let recording = RecordingId {
             camera: camera.clone(),
-            number: 0,
+            number: round,
         };
         let policy = Policy {
             k: 1,
@@ -186,10 +189,21 @@ impl Script {
             manifests.push(Manifest::sign(body, &signer)?);
         }
         let bytes = total * u64::from(job.segment_bytes);
-        let inventory = inventory(&camera, &manifests, bytes, &signer, now)?;
+        let newest = manifests
+            .last()
+            .context("a camera without segments: use fewer cameras")?;
+        let held = Held {
+            number: round,
+            manifest: newest.digest(),
+            index: newest.body().index,
+            bytes,
+            receipted: vec![],
+            erased: vec![],
+        };
         Ok(Offer {
+            inventory: inventory(&camera, 2 * round + 1, Some(held), round, &signer, now)?,
+            erased: inventory(&camera, 2 * round + 2, None, round + 1, &signer, now)?,
             camera,
-            inventory,
             manifests,
         })
     }
@@ -207,33 +221,28 @@ impl Script {
     }
 }
 
+/// The camera's inventory when it holds `held`, if anything, and has erased the recordings below `erased`.
 fn inventory(
     camera: &CameraId,
-    manifests: &[Manifest],
-    bytes: u64,
+    number: u64,
+    held: Option<Held>,
+    erased: u64,
     signer: &DeviceSigner,
     now: Time,
 ) -> Result<Inventory> {
-    let newest = manifests
-        .last()
-        .context("a camera without segments: use fewer cameras")?;
-    let held = Held {
-        number: 0,
-        manifest: newest.digest(),
-        index: newest.body().index,
-        bytes,
-        receipted: vec![],
-        erased: vec![],
-    };
+    let released = erased.checked_sub(1).map(|to| Released {
+        range: Range { from: 0, to },
+        receipts: Digest([0; 32]),
+    });
     let body = inventory::Body {
         version: inventory::VERSION,
         camera: camera.clone(),
-        number: 1,
+        number,
         page: 0,
         pages: 1,
-        next_recording: 1,
-        held: vec![held],
-        released: vec![],
+        next_recording: erased + u64::from(held.is_some()),
+        held: held.into_iter().collect(),
+        released: released.into_iter().collect(),
         overwritten: vec![],
         made: now,
     };

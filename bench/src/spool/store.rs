@@ -15,7 +15,7 @@ use protocol::limits::RECEIPT_SEGMENTS;
 use protocol::receipt::{self, Receipt, Verdict};
 
 use super::script::{Papers, Script};
-use super::{Job, Started, Taken};
+use super::{Churned, Job, Started, Taken};
 use crate::figures::quantile;
 use crate::parts::bytes_f64;
 use crate::process::{Usage, own_cpu_s};
@@ -44,6 +44,8 @@ struct Bench {
     papers: Papers,
     spool: Spool,
     commits_ms: Vec<f64>,
+    /// Commits and reclaims.
+    calls_ms: Vec<f64>,
     picks_us: Vec<f64>,
     put_picks_us: Vec<f64>,
 }
@@ -52,7 +54,7 @@ struct Bench {
 pub(crate) fn run(job: &str) -> Result<()> {
     let job: Job = serde_json::from_str(job)?;
     let (clock, papers) = (Clock::system(), Papers::load(&job.agency)?);
-    let mut script = Script::make(&job, &papers, clock.now())?;
+    let mut script = Script::make(&job, &papers, 0, clock.now())?;
     // What the script itself takes is not the store's.
     let before_mib = Usage::of(std::process::id())?.peak_mib;
     let (spool, _) = open(&job, &papers, &clock)?;
@@ -62,6 +64,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
         papers,
         spool,
         commits_ms,
+        calls_ms: Vec::new(),
         picks_us,
         put_picks_us,
     };
@@ -90,6 +93,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
     let began = bench.clock.instant();
     bench.release(&script)?;
     let release_s = bench.seconds_since(began);
+    let churned = bench.churn(&job)?;
     let taken = Taken {
         mib_s: bytes_f64(bytes) / MIB / wall_s,
         segments_s: f64::from(job.segments) / wall_s,
@@ -104,6 +108,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
         release_s,
         disk_over_held: bytes_f64(disk) / bytes_f64(bytes),
         ledger_bytes_per_segment: bytes_f64(ledger) / f64::from(job.segments),
+        churned,
         peak_mib: Usage::of(std::process::id())?.peak_mib - before_mib,
     };
     println!("{}", serde_json::to_string(&taken)?);
@@ -136,7 +141,12 @@ fn open(job: &Job, papers: &Papers, clock: &Clock) -> Result<(Spool, ::spool::St
     fs::create_dir_all(&suspect)?;
     let options = Options::new(
         job.dir.clone(),
-        4 * bytes,
+        // Churned, it holds what is taken once, and little more.
+        if job.churn > 0 {
+            bytes * 5 / 4
+        } else {
+            4 * bytes
+        },
         suspect,
         Random::system().bytes(),
     );
@@ -175,7 +185,7 @@ impl Bench {
                 self.picks_us.push(self.seconds_since(began) * 1e6);
                 for task in tasks {
                     any = true;
-                    let mut incoming = self.spool.begin(&task.digest)?;
+                    let mut incoming = self.begin(&task.digest)?;
                     for piece in script.bytes(&task.digest)?.chunks(PIECE) {
                         incoming.write(piece)?;
                     }
@@ -290,10 +300,53 @@ impl Bench {
         Ok(())
     }
 
+    /// As many again, so many times over, each time in the room of what was there before. The last stay.
+    fn churn(&mut self, job: &Job) -> Result<Churned> {
+        let mut churned = Churned::default();
+        let folder = job.dir.join("ledger");
+        self.calls_ms.clear();
+        for round in 1..=u64::from(job.churn) {
+            let mut script = Script::make(job, &self.papers, round, self.clock.now())?;
+            self.announce(&script)?;
+            self.take(&mut script)?;
+            self.receive_receipts()?;
+            self.release(&script)?;
+            for offer in &script.offers {
+                self.spool.inventory(&offer.erased, self.clock.now())?;
+                self.commit()?;
+            }
+            let counts = self.spool.counts();
+            let live: u64 = counts.stages.iter().flatten().map(|t| t.segments).sum();
+            let bytes = disk_bytes(&folder)?;
+            eprintln!("round {round}: {live} segments live, {bytes} bytes of ledger");
+            churned.ledger_bytes_per_segment = bytes_f64(bytes) / bytes_f64(live);
+        }
+        churned.longest_ms = quantile(self.calls_ms.clone(), 1.0);
+        Ok(churned)
+    }
+
+    /// Begins a pull; where there is no room, it is made.
+    fn begin(&mut self, digest: &Digest) -> Result<::spool::Incoming> {
+        loop {
+            match self.spool.begin(digest) {
+                Err(::spool::SpoolError::NoSpace(_)) => {
+                    let began = self.clock.instant();
+                    let done = self.spool.reclaim(self.clock.now())?;
+                    self.calls_ms.push(self.seconds_since(began) * 1000.0);
+                    ensure!(done.segments > 0, "there is no room and none can be made");
+                    self.commit()?;
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
     fn commit(&mut self) -> Result<()> {
         let began = self.clock.instant();
         let committed = self.spool.commit(self.clock.now())?;
-        self.commits_ms.push(self.seconds_since(began) * 1000.0);
+        let took = self.seconds_since(began) * 1000.0;
+        self.commits_ms.push(took);
+        self.calls_ms.push(took);
         ensure!(committed.again.is_empty(), "a sync failed");
         Ok(())
     }
