@@ -147,6 +147,7 @@ pub(crate) fn spool_options(config: &Config, seams: &Seams) -> anyhow::Result<sp
         },
         suspect_dir: config.suspect_dir.clone(),
         fresh: seams.random.bytes(),
+        ledger_bytes: spool::limits::LEDGER_BYTES,
         faults: Faults::none(),
     })
 }

@@ -21,6 +21,7 @@ use crate::error::{AtPath, SpoolError, is_full};
 use crate::faults::Fault;
 use crate::folder::{Folder, Place, remove, reserve};
 use crate::ledger::Mark;
+use crate::ledger::renew::Due;
 use crate::limits;
 use crate::logbook::Entry;
 use crate::spool::Spool;
@@ -123,8 +124,20 @@ impl Spool {
         }
         self.barrier(now)?;
         let committed = self.tokens()?;
+        self.renew_ledger()?;
         self.forget_what_is_over()?;
         Ok(committed)
+    }
+
+    /// Goes on writing the ledger anew, where that is due: a little with each commit.
+    fn renew_ledger(&mut self) -> Result<(), SpoolError> {
+        let counts = &self.books.totals.counts;
+        let segments = Stage::ALL.into_iter().map(|s| counts.stage(s).segments);
+        let due = Due {
+            least_bytes: self.ledger_bytes,
+            segments: segments.sum(),
+        };
+        self.books.ledger.renew(&mut self.folder, due)
     }
 
     /// Steps 1 to 5: what became durable is told by the next commit.

@@ -10,6 +10,7 @@
 
 mod doubt;
 mod files;
+pub(crate) mod renew;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -34,6 +35,7 @@ use crate::rows::{Key, key, tag};
 use crate::scrub::Cursor;
 use doubt::Doubt;
 use files::{remove_stale_snapshots, sync_its_files};
+use renew::Renewals;
 use watch::Watched;
 
 /// Where the logbook stood when the rows were written.
@@ -76,6 +78,7 @@ pub(crate) struct Ledger {
     doubt: Doubt,
     staged: BTreeMap<Key, Option<Vec<u8>>>,
     sum: u128,
+    renewals: Renewals,
     /// Where the scrub is: written with the mark.
     pub(crate) scrub: Option<Cursor>,
 }
@@ -160,6 +163,7 @@ impl Ledger {
             doubt: Doubt::of(folder, name)?,
             staged: BTreeMap::new(),
             sum: 0,
+            renewals: Renewals::default(),
             scrub: None,
         })
     }
@@ -194,6 +198,8 @@ impl Ledger {
 
     /// Opens it anew, with what is staged: after a full disk sled keeps an error that later calls do not clear.
     pub(crate) fn reopen(&mut self, folder: &Folder) -> Result<(), SpoolError> {
+        // How much of a batch that failed a copy would have to follow is not known.
+        self.renewals.end();
         self.db
             .take()
             .into_iter()
@@ -285,14 +291,26 @@ impl Ledger {
     pub(crate) fn sync(&mut self, folder: &Folder, mark: Mark) -> Result<(), SpoolError> {
         let mut batch = sled::Batch::default();
         let mut sum = self.sum;
+        // What of it lies behind the copy that is being made.
+        let copied = self.renewals.fresh.as_ref().map(|f| f.copied.as_slice());
+        let (mut behind, mut moved) = (sled::Batch::default(), 0u128);
         for (k, new) in &self.staged {
             let old = self.db().get(k)?;
-            sum = sum.wrapping_sub(old.as_deref().map_or(0, |v| share(k, v)));
-            sum = sum.wrapping_add(new.as_deref().map_or(0, |v| share(k, v)));
-            match new {
-                Some(v) => batch.insert(k.as_slice(), v.as_slice()),
-                None if old.is_some() => batch.remove(k.as_slice()),
-                None => {}
+            let change = new
+                .as_deref()
+                .map_or(0, |v| share(k, v))
+                .wrapping_sub(old.as_deref().map_or(0, |v| share(k, v)));
+            sum = sum.wrapping_add(change);
+            let is_behind = copied.is_some_and(|c| k.as_slice() <= c);
+            if is_behind {
+                moved = moved.wrapping_add(change);
+            }
+            for batch in std::iter::once(&mut batch).chain(is_behind.then_some(&mut behind)) {
+                match new {
+                    Some(v) => batch.insert(k.as_slice(), v.as_slice()),
+                    None if old.is_some() => batch.remove(k.as_slice()),
+                    None => {}
+                }
             }
         }
         let Mark {
@@ -313,6 +331,9 @@ impl Ledger {
             scrub: self.scrub,
         };
         let row = minicbor::to_vec(&row).expect("encoding into memory cannot fail");
+        if copied.is_some_and(|c| mark_key().as_slice() <= c) {
+            behind.insert(mark_key(), row.clone());
+        }
         batch.insert(mark_key(), row);
         let written = self.db().apply_batch(batch);
         if let Err(e) = written.and_then(|()| self.watched().flush()) {
@@ -325,6 +346,7 @@ impl Ledger {
         }
         self.sum = sum;
         self.staged.clear();
+        self.follow(folder, behind, moved);
         Ok(())
     }
 
@@ -346,6 +368,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        self.renewals.end();
         self.db
             .take()
             .into_iter()

@@ -17,6 +17,7 @@
 //! logbook              append-only, hash-chained: receipts whole, stages reached, contacts, alarms, commands
 //! logbook.damaged-<n>  one of which entries are lost; the logbook's first entry names its last known head
 //! ledger/              sled: every row derived from the above, with a sum over all of them
+//! ledger.next/         a fresh one in the making, or an old one that is being removed
 //! ballast              given up when the ledger meets a full disk
 //! ```
 //! The capacity counts segments, headers and manifests; logbook and ledger come on top ([`Space`]).

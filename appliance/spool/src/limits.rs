@@ -24,6 +24,12 @@ pub const LOGBOOK_CHANGES: usize = 16_384;
 pub const ROW_BYTES: usize = 4096;
 /// sled's page cache.
 pub const LEDGER_CACHE_BYTES: u64 = 16 << 20;
+/// Bytes of it for each segment, beyond which it is written anew.
+pub const LEDGER_SEGMENT_BYTES: u64 = 700;
+/// A ledger that is no larger is not written anew.
+pub const LEDGER_BYTES: u64 = 8 << 20;
+/// Rows copied with each commit while it is.
+pub const RENEW_ROWS: usize = 4096;
 /// A file that is given up when the ledger meets a full disk, so that receipts and reclaim go on.
 pub const BALLAST_BYTES: u64 = 2 << 20;
 /// First pause before a refused segment is pulled again, in milliseconds. It doubles up to a day.

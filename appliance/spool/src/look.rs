@@ -122,6 +122,7 @@ impl Look {
             trust,
             capacity_bytes: options.capacity_bytes,
             marks: options.marks,
+            ledger_bytes: options.ledger_bytes,
             now,
         };
         Ok(Look {

@@ -92,6 +92,7 @@ fn reopened(spool: Spool) -> Result<Spool, SpoolError> {
         trust,
         capacity_bytes,
         marks,
+        ledger_bytes,
         ..
     } = spool;
     let (logbook, keys) = (books.logbook, books.keys);
@@ -103,6 +104,7 @@ fn reopened(spool: Spool) -> Result<Spool, SpoolError> {
         trust,
         capacity_bytes,
         marks,
+        ledger_bytes,
         now,
     };
     take_its_place(&mut opening.folder)?;

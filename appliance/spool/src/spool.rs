@@ -36,6 +36,8 @@ pub struct Options {
     pub suspect_dir: PathBuf,
     /// Random bytes, for the incarnation of a logbook that has to be begun.
     pub fresh: [u8; 16],
+    /// A ledger that is no larger is not written anew; 0: it is all the time.
+    pub ledger_bytes: u64,
     /// Seeded faults; programs pass [`Faults::none`].
     pub faults: Faults,
 }
@@ -61,6 +63,7 @@ impl Options {
             marks,
             suspect_dir,
             fresh,
+            ledger_bytes: limits::LEDGER_BYTES,
             faults: Faults::none(),
         }
     }
@@ -167,6 +170,8 @@ pub struct Spool {
     /// A commit did not come through: nothing new is to be told or given out until one does.
     pub(crate) unsettled: bool,
     pub(crate) manifest_bytes: u64,
+    /// See [`Options::ledger_bytes`].
+    pub(crate) ledger_bytes: u64,
     pub(crate) scrub: crate::scrub::Cursor,
     /// When it was opened: the time of what the start mends.
     pub(crate) opened: Time,

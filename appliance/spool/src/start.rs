@@ -32,7 +32,7 @@ use crate::books::Books;
 use crate::commit::keep_ballast;
 use crate::error::{AtPath, SpoolError, is_full};
 use crate::folder::{Folder, Place, remove};
-use crate::ledger::{Ledger, Mark};
+use crate::ledger::{Ledger, Mark, renew};
 use crate::load::Loaded;
 use crate::logbook::{Entry, Logbook, Position};
 use crate::mend::names_in;
@@ -138,6 +138,7 @@ pub(crate) struct Opening {
     pub(crate) trust: Trust,
     pub(crate) capacity_bytes: u64,
     pub(crate) marks: Watermarks,
+    pub(crate) ledger_bytes: u64,
     pub(crate) now: Time,
 }
 
@@ -151,6 +152,7 @@ impl Opening {
             trust,
             capacity_bytes,
             marks,
+            ledger_bytes,
             now,
         } = self;
         let Loaded {
@@ -195,6 +197,7 @@ impl Opening {
             again: Vec::new(),
             unsettled: false,
             manifest_bytes: 0,
+            ledger_bytes,
             scrub,
             opened: now,
         }
@@ -241,9 +244,11 @@ impl Spool {
             marks,
             suspect_dir,
             fresh,
+            ledger_bytes,
             faults,
         } = options;
         let mut folder = Folder::open(&dir, &suspect_dir, faults)?;
+        renew::remove(&folder)?;
         let mut report = StartReport {
             suspect: folder.is_suspect(),
             ..StartReport::default()
@@ -265,6 +270,7 @@ impl Spool {
             trust,
             capacity_bytes,
             marks,
+            ledger_bytes,
             now,
         };
         let (mut spool, end) = match found {

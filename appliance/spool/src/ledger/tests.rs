@@ -1,6 +1,7 @@
 //! Tests of the ledger: what a sync keeps, what damage shows, and what follows from a process that ended within sled.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
+use super::renew::Due;
 use super::*;
 use crate::faults::Faults;
 
@@ -86,6 +87,63 @@ fn a_batch_that_met_a_full_disk_and_came_to_it_all_the_same_counts_once() {
     let (ledger, found) = Ledger::open(&folder, "ledger", &mut None, |_, _| Ok(())).unwrap();
     assert_eq!(found, Some(mark_at(2)));
     assert_eq!(keys(&ledger, b"p"), ["pa", "pb"].map(Vec::from));
+}
+
+/// Always, and as a daemon has it.
+const ALWAYS: Due = Due {
+    least_bytes: 0,
+    segments: 0,
+};
+
+#[test]
+fn a_ledger_that_is_written_anew_is_smaller_and_says_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = folder(dir.path());
+    let mut ledger = Ledger::create(&folder, "ledger").unwrap();
+    let row = |n: u32| [b"p".as_slice(), &n.to_be_bytes()].concat();
+    let mut entries = 0;
+    let mut change = |ledger: &mut Ledger, n: u32, by: u32| {
+        ledger.put(row(n), &[by; 20]);
+        if n % 7 == 3 {
+            ledger.delete(row(n));
+        }
+        entries += 1;
+        mark_at(entries)
+    };
+    for round in 0..40 {
+        for n in 0..4_000 {
+            change(&mut ledger, n, round);
+        }
+        ledger.sync(&folder, mark_at(u64::from(round))).unwrap();
+    }
+    let bytes = ledger.disk_bytes();
+    let small = Due {
+        least_bytes: 2 * bytes,
+        segments: 1,
+    };
+    ledger.renew(&mut folder, small).unwrap();
+    assert!(ledger.renewals.fresh.is_none(), "it is not worth it");
+    // Rows behind the copy and before it change while it is made, and go, and come.
+    let mut steps = 0;
+    while ledger.disk_bytes() * 2 > bytes {
+        ledger.renew(&mut folder, ALWAYS).unwrap();
+        let n = steps * 977 % 4_000;
+        change(&mut ledger, n, 99);
+        let mark = change(&mut ledger, 4_000 + steps, 99);
+        ledger.sync(&folder, mark).unwrap();
+        steps += 1;
+        assert!(steps < 100, "{} of {bytes} bytes", ledger.disk_bytes());
+    }
+    assert!(steps > 2, "a little with each commit");
+    let (rows, sum) = (keys(&ledger, b"p"), ledger.sum);
+    drop(ledger);
+    assert!(
+        !folder.path(renew::NEXT).exists(),
+        "nothing is left of the old one"
+    );
+    let (ledger, found) = Ledger::open(&folder, "ledger", &mut None, |_, _| Ok(())).unwrap();
+    assert_eq!((keys(&ledger, b"p"), ledger.sum), (rows, sum));
+    assert_eq!(found.map(|m| m.position.entries), Some(entries));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::world::*;
 fn world() -> World {
     let mut world = World::new();
     world.capacity = 1 << 20;
+    world.renews = true;
     world
 }
 

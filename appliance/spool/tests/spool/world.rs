@@ -33,6 +33,8 @@ pub(crate) struct World {
     sites: BTreeMap<SiteId, SigningKey>,
     pub(crate) capacity: u64,
     pub(crate) faults: Faults,
+    /// Whether the ledger is written anew all the time.
+    pub(crate) renews: bool,
 }
 
 /// A camera that signs.
@@ -95,7 +97,10 @@ impl World {
     /// In memory, where the machine has a file system for that: for what asks the rules and not the disk.
     pub(crate) fn in_memory() -> World {
         let dir = tempfile::tempdir_in("/dev/shm");
-        World::on(dir.or_else(|_| tempfile::tempdir()).unwrap())
+        World {
+            renews: true,
+            ..World::on(dir.or_else(|_| tempfile::tempdir()).unwrap())
+        }
     }
     fn on(dir: tempfile::TempDir) -> World {
         let mut params = CertificateParams::default();
@@ -119,6 +124,7 @@ impl World {
             sites,
             capacity: 1 << 30,
             faults: Faults::none(),
+            renews: false,
         }
     }
 
@@ -184,6 +190,9 @@ impl World {
             [7; 16],
         );
         options.faults = self.faults.clone();
+        if self.renews {
+            options.ledger_bytes = 0;
+        }
         options
     }
     pub(crate) fn try_open(&self) -> Result<(Spool, StartReport), SpoolError> {

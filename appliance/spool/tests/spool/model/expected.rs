@@ -371,8 +371,10 @@ impl Model {
         };
         let to = from + (length(item) - from) * u32::from(part) / 256;
         if to > 0 {
-            if self.files[&item] >= from {
-                self.files.insert(item, to);
+            // What a process that died had written beyond stays, and is good.
+            let good = self.files[&item];
+            if good >= from {
+                self.files.insert(item, good.max(to));
             }
             self.partials.insert(item, to);
             self.prefixes.insert(item, to);
