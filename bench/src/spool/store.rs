@@ -28,6 +28,8 @@ const PIECE: usize = 128 << 10;
 /// Segments of one camera in flight.
 const IN_FLIGHT: usize = 3;
 const BATCH: usize = 32;
+/// Rounds of the churn for each time that all is replaced.
+const PARTS: u32 = 8;
 /// The site's store.
 const EPOCH: StoreEpoch = StoreEpoch([7; 16]);
 
@@ -136,14 +138,15 @@ pub(crate) fn start(job: &str) -> Result<()> {
 }
 
 fn open(job: &Job, papers: &Papers, clock: &Clock) -> Result<(Spool, ::spool::StartReport)> {
-    let bytes = u64::from(job.segments) * (u64::from(job.segment_bytes) + (64 << 10));
+    let each = u64::from(job.segment_bytes).next_multiple_of(4096) + 1024;
+    let bytes = u64::from(job.segments) * each + (64 << 20);
     let suspect = job.dir.with_extension("run");
     fs::create_dir_all(&suspect)?;
     let options = Options::new(
         job.dir.clone(),
         // Churned, it holds what is taken once, and little more.
         if job.churn > 0 {
-            bytes * 5 / 4
+            u64::from(job.segments) * each * 5 / 4
         } else {
             4 * bytes
         },
@@ -300,13 +303,20 @@ impl Bench {
         Ok(())
     }
 
-    /// As many again, so many times over, each time in the room of what was there before. The last stay.
+    /// As many again, so many times over, in the room of what was there before: an eighth of them at a time, so that
+    /// recordings are to the spool what they are to a large one.
     fn churn(&mut self, job: &Job) -> Result<Churned> {
         let mut churned = Churned::default();
         let folder = job.dir.join("ledger");
+        let part = Job {
+            segments: job.segments.div_ceil(PARTS),
+            ..job.clone()
+        };
         self.calls_ms.clear();
-        for round in 1..=u64::from(job.churn) {
-            let mut script = Script::make(job, &self.papers, round, self.clock.now())?;
+        for round in 1..=u64::from(job.churn * PARTS) {
+            // Contents are numbered on: the first round was all of them.
+            let number = round + u64::from(PARTS);
+            let mut script = Script::make(&part, &self.papers, number, self.clock.now())?;
             self.announce(&script)?;
             self.take(&mut script)?;
             self.receive_receipts()?;
@@ -317,9 +327,17 @@ impl Bench {
             }
             let counts = self.spool.counts();
             let live: u64 = counts.stages.iter().flatten().map(|t| t.segments).sum();
-            let bytes = disk_bytes(&folder)?;
-            eprintln!("round {round}: {live} segments live, {bytes} bytes of ledger");
-            churned.ledger_bytes_per_segment = bytes_f64(bytes) / bytes_f64(live);
+            let per = bytes_f64(disk_bytes(&folder)?) / bytes_f64(live);
+            eprintln!(
+                "round {round}: {live} segments of {} recordings have rows, {per:.0} bytes of ledger for each; {} are forgotten, {:?}",
+                counts.recordings,
+                counts.forgotten.segments,
+                self.spool.space()
+            );
+            // The last eighth of the rounds, at its worst.
+            if round > u64::from(job.churn * (PARTS - 1)) {
+                churned.ledger_bytes_per_segment = churned.ledger_bytes_per_segment.max(per);
+            }
         }
         churned.longest_ms = quantile(self.calls_ms.clone(), 1.0);
         Ok(churned)
