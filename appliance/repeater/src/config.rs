@@ -10,9 +10,13 @@ use protocol::ids::SiteId;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::discover::settings::Settings;
+
+mod discover;
+
 const KEYS: &str = "[identity] chain, key, trust, crl, key_list; [spool] dir, suspect_dir, capacity_bytes, \
-    high_percent, low_percent, urgent_percent; [[archive]] site, addresses; [discover] static, mdns; \
-    [pull] segments_in_flight, sessions, datagram_bytes; [forward] segments_in_flight, datagram_bytes; [listen] http";
+    high_percent, low_percent, urgent_percent; [[archive]] site, addresses; [pull] segments_in_flight, sessions, \
+    datagram_bytes; [forward] segments_in_flight, datagram_bytes; [listen] http; ";
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
@@ -31,10 +35,8 @@ pub struct Config {
     pub percent: Percent,
     /// Archive sites in order of preference.
     pub archives: Vec<Archive>,
-    /// Cameras at fixed addresses.
-    pub cameras: Vec<SocketAddr>,
-    /// Whether cameras are found by DNS-SD.
-    pub mdns: bool,
+    /// Where cameras are looked for.
+    pub discover: Settings,
     /// Segments in flight for each camera.
     pub pulls: u16,
     /// Sessions with cameras at once.
@@ -76,7 +78,7 @@ struct Raw {
     spool: RawSpool,
     archive: Vec<RawArchive>,
     #[serde(default)]
-    discover: RawDiscover,
+    discover: discover::Raw,
     #[serde(default)]
     pull: RawPull,
     #[serde(default)]
@@ -114,14 +116,6 @@ struct RawArchive {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct RawDiscover {
-    #[serde(rename = "static")]
-    fixed: Vec<Spanned<String>>,
-    mdns: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 struct RawPull {
     segments_in_flight: Option<Spanned<u64>>,
     sessions: Option<Spanned<u64>>,
@@ -155,7 +149,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`].
     pub fn parse(source: &Source, directory: &Path) -> Result<Config, ConfigError> {
-        let raw: Raw = source.parse(KEYS)?;
+        let raw: Raw = source.parse(&(KEYS.to_owned() + discover::KEYS))?;
         let percent = percent(source, &raw.spool)?;
         let small = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
         let datagram = |given: &Option<Spanned<u64>>, key| {
@@ -184,13 +178,7 @@ impl Config {
             capacity_bytes: raw.spool.capacity_bytes.as_ref().map(|c| *c.get_ref()),
             percent,
             archives: archives(source, &raw.archive)?,
-            cameras: raw
-                .discover
-                .fixed
-                .iter()
-                .map(|a| address(source, a, "discover.static"))
-                .collect::<Result<_, _>>()?,
-            mdns: raw.discover.mdns,
+            discover: discover::settings(source, &raw.discover, directory)?,
             pulls: small(source.within(
                 raw.pull.segments_in_flight.as_ref(),
                 "pull.segments_in_flight",

@@ -215,7 +215,11 @@ async fn dialer(
     let any: SocketAddr = (std::net::Ipv6Addr::UNSPECIFIED, 0).into();
     let any4: SocketAddr = (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
     let wants_v6 = match hop {
-        LinkHop::Camera => common.config.cameras.iter().any(SocketAddr::is_ipv6),
+        LinkHop::Camera => {
+            let discover = &common.config.discover;
+            // A camera on a cable has a link-local address and perhaps no other.
+            discover.looks_around() || discover.fixed.iter().any(SocketAddr::is_ipv6)
+        }
         LinkHop::Archive => common
             .config
             .archives
@@ -258,7 +262,7 @@ async fn pull_hop(common: Common) -> anyhow::Result<()> {
         pulse.beat(common.seams.clock.clone(), tasks.clone()),
     );
     let (sightings, seen) = mpsc::channel(limits::SIGHTINGS);
-    for sighting in discover::fixed(&config.cameras) {
+    for sighting in discover::fixed(&config.discover.fixed) {
         // The queue is as long as the list may be; a longer one is cut, loudly.
         if sightings.try_send(sighting).is_err() {
             warn!(
@@ -267,7 +271,7 @@ async fn pull_hop(common: Common) -> anyhow::Result<()> {
             );
         }
     }
-    if config.mdns {
+    if config.discover.mdns {
         tasks.spawn(
             "mdns",
             discover::mdns::browse(sightings.clone(), tasks.clone()),

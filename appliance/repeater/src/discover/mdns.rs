@@ -57,7 +57,9 @@ async fn browse_once(sightings: &Sender<Sighting>, tasks: &Tasks) -> Result<(), 
                     // A full queue means the hop is behind: the announcement comes again.
                     let _ = sightings.try_send(Sighting::Seen {
                         address: *address,
+                        link: None,
                         source: Source::Announced,
+                        news: None,
                     });
                 }
                 let before = known.insert(service.fullname.clone(), addresses);

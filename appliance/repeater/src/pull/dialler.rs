@@ -39,13 +39,16 @@ pub async fn run(hop: Hop, mut sightings: Sightings) {
             () = hop.tasks.cancelled() => break,
         };
         match sighting {
-            Sighting::Seen { address, source } => {
+            Sighting::Seen {
+                address, source, ..
+            } => {
                 if let Some(wanted) = book.seen(address, source) {
                     info!(%address, "a camera may be here");
                     start(&hop, &troubles, address, wanted, &ended);
                 }
             }
             Sighting::Gone { address, source } => book.gone(address, source),
+            Sighting::Link { .. } | Sighting::Station { .. } | Sighting::Neighbour { .. } => {}
         }
     }
 }
