@@ -122,7 +122,11 @@ struct ServeArgs {
     /// When footage goes that has its receipts: at once, or when recording needs the room.
     #[arg(long, value_enum, default_value = "when-needed")]
     erase: EraseArg,
-    /// Announce the camera on the local network (DNS-SD).
+    /// Serve, and announce, on this network interface only, while it is up; may be given more than once. Give those
+    /// that authenticate (802.1X, WPA) and those of the dock.
+    #[arg(long = "link", value_name = "INTERFACE")]
+    links: Vec<String>,
+    /// Announce the camera on the links that it serves (DNS-SD).
     #[arg(long)]
     announce: bool,
     /// Largest datagram; more than the default needs jumbo frames on the whole path.
@@ -334,6 +338,7 @@ async fn try_serve(args: ServeArgs) -> Result<(), u8> {
             EraseArg::Now => Erase::Now,
             EraseArg::WhenNeeded => Erase::WhenNeeded,
         },
+        links: args.links,
         announce: args.announce,
         datagram_bytes: args.datagram_bytes,
         disk: Disk::Pool,

@@ -50,6 +50,10 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(4);
 /// Digests in one answer to `release`, beside those of refused receipts.
 pub const RELEASED_DIGESTS: usize =
     protocol::limits::MESSAGE_DIGESTS - protocol::limits::RELEASE_RECEIPTS;
+/// How often a link that is to be served is looked at.
+pub const LINK_LOOK: Duration = Duration::from_millis(200);
+/// How often an announcement takes another name.
+pub const RENAME_EVERY: Duration = Duration::from_secs(15 * 60);
 /// How often changed credentials are looked for.
 pub const CREDENTIALS_EVERY: Duration = Duration::from_secs(1);
 /// A recording that is told to end is sealed, synced and signed within this: the longest sync that a slow disk may take.

@@ -1,11 +1,12 @@
 //! The camera hop's server: repeaters dial, say hello, and take what they ask for.
 //!
-//! Tasks: the custodian, which owns the store; one for each session, with its pulls as children; and this one, which
-//! takes connections and decides who may stay. What a session can spend is bounded: sessions in all and of one
+//! Tasks: the custodian, which owns the store; one for each link that is served, or one for all; one for each session,
+//! with its pulls as children; and this one, which decides who may stay. What a session can spend is bounded: sessions in all and of one
 //! repeater, streams, windows, and every wait.
 
 mod announce;
 pub mod custodian;
+mod links;
 mod pull;
 mod session;
 mod turn;
@@ -25,13 +26,13 @@ use protocol::cose::DeviceSigner;
 use protocol::identity::Trust;
 use protocol::ids::Incarnation;
 use protocol::message::Code;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::limits;
 use crate::store::layout::Layout;
 use crate::store::{self, Lock, Store, StoreError};
-use custodian::{Custodian, CustodianError, Disk};
+use custodian::{Custodian, CustodianError, Desk, Disk};
 use session::Shared;
 use turn::{SessionId, Turn};
 
@@ -51,7 +52,9 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
     /// When to erase.
     pub erase: Erase,
-    /// Whether to announce the camera on the local network (DNS-SD).
+    /// Links to serve on, while they are up; none: on every one, at once.
+    pub links: Vec<String>,
+    /// Whether to announce the camera on the links that it serves (DNS-SD).
     pub announce: bool,
     /// Largest datagram (UDP payload) in bytes.
     pub datagram_bytes: u16,
@@ -110,12 +113,17 @@ pub async fn serve(
     let custodian = Custodian::new(&setup, kept, seams.clock.clone(), options.erase);
     let (desk, requests, bulletin) = custodian.desk();
     let refusals = Refusals::new();
-    let listener = listen(seams, &setup, &options, &refusals).await?;
-    let address = listener.local_addr().map_err(ServeError::Bind)?;
-    let _announcement = options
-        .announce
-        .then(|| announce::begin(address, &desk, &seams.random, &tasks))
-        .transpose()?;
+    let doors = Doors {
+        keys: EndpointKeys::load_or_make(&setup.store.file("endpoint.keys"), &seams.random)
+            .map_err(ServeError::Bind)?,
+        seams: seams.clone(),
+        keyring: setup.keyring.clone(),
+        options: options.clone(),
+        refusals: refusals.clone(),
+        desk: desk.clone(),
+    };
+    let open = tasks.child();
+    let (address, peers) = doors.open(&open).await?;
     ready(address);
     let shared = Shared {
         desk,
@@ -137,15 +145,15 @@ pub async fn serve(
         sessions: Vec::new(),
         next: 0,
     };
-    let mut listener = listener;
+    let mut peers = peers;
     let ended = tokio::select! {
-        () = gate.run(&mut listener, &tasks) => None,
+        () = gate.run(&mut peers, &tasks) => None,
         ended = &mut keeping => Some(ended),
         () = tasks.cancelled() => None,
     };
     drop(gate); // with the last desk the custodian ends
     info!("stopping");
-    listener.close().await;
+    open.shutdown(limits::STOP_DEADLINE / 2).await;
     let failed = match ended {
         Some(ended) => ended,
         None => {
@@ -175,32 +183,61 @@ fn open(seams: &Seams, setup: &Setup, erase: Erase) -> Result<(Lock, Store), Sto
     Ok((lock, kept))
 }
 
-async fn listen(
-    seams: &Seams,
-    setup: &Setup,
-    options: &ServeOptions,
-    refusals: &Refusals,
-) -> Result<Listener, ServeError> {
-    let socket = seams
-        .bind(SocketOptions::at(options.listen))
-        .await
-        .map_err(ServeError::Bind)?;
-    let link = Options {
-        receive_window: limits::RECEIVE_WINDOW_BYTES,
-        segments_in_flight: limits::SEGMENTS_IN_FLIGHT,
-        datagram_bytes: options.datagram_bytes,
-        ..Options::new(Hop::Camera)
-    };
-    let keys = EndpointKeys::load_or_make(&setup.store.file("endpoint.keys"), &seams.random)
-        .map_err(ServeError::Bind)?;
-    Ok(Listener::new(
-        seams,
-        socket,
-        setup.keyring.clone(),
-        link,
-        &keys,
-        refusals.clone(),
-    )?)
+/// Where repeaters come in: all that a listener is made of.
+#[derive(Clone)]
+struct Doors {
+    seams: Seams,
+    keyring: Keyring,
+    options: ServeOptions,
+    keys: EndpointKeys,
+    refusals: Refusals,
+    desk: Desk,
+}
+
+impl Doors {
+    /// Opens them, until `tasks` is cancelled: where they are, and who comes in.
+    async fn open(self, tasks: &Tasks) -> Result<(SocketAddr, mpsc::Receiver<Peer>), ServeError> {
+        let (come, peers) = mpsc::channel(limits::SESSIONS);
+        if !self.options.links.is_empty() {
+            for name in self.options.links.clone() {
+                let (doors, come) = (self.clone(), come.clone());
+                tasks.spawn(
+                    "camera link",
+                    links::serve(doors, name, come, tasks.clone()),
+                );
+            }
+            return Ok((self.options.listen, peers));
+        }
+        let listen = SocketOptions::at(self.options.listen);
+        let mut listener = self.listen(listen).await?;
+        let address = listener.local_addr().map_err(ServeError::Bind)?;
+        let announcement = (self.options.announce)
+            .then(|| announce::begin(address, None, &self.desk, &self.seams.random, tasks))
+            .transpose()?;
+        let stop = tasks.token();
+        tasks.spawn("camera listener", async move {
+            tokio::select! {
+                () = links::take(&mut listener, &come) => {}
+                () = stop.cancelled() => {}
+            }
+            drop(announcement);
+            listener.close().await;
+        });
+        Ok((address, peers))
+    }
+
+    async fn listen(&self, socket: SocketOptions) -> Result<Listener, ServeError> {
+        let socket = self.seams.bind(socket).await.map_err(ServeError::Bind)?;
+        let link = Options {
+            receive_window: limits::RECEIVE_WINDOW_BYTES,
+            segments_in_flight: limits::SEGMENTS_IN_FLIGHT,
+            datagram_bytes: self.options.datagram_bytes,
+            ..Options::new(Hop::Camera)
+        };
+        let (keyring, refusals) = (self.keyring.clone(), self.refusals.clone());
+        let listener = Listener::new(&self.seams, socket, keyring, link, &self.keys, refusals)?;
+        Ok(listener)
+    }
 }
 
 /// Decides who may stay.
@@ -217,8 +254,8 @@ struct Known {
 }
 
 impl Gate {
-    async fn run(&mut self, listener: &mut Listener, tasks: &Tasks) {
-        while let Some(peer) = listener.accept().await {
+    async fn run(&mut self, peers: &mut mpsc::Receiver<Peer>, tasks: &Tasks) {
+        while let Some(peer) = peers.recv().await {
             self.admit(peer, tasks);
         }
     }
