@@ -1,7 +1,7 @@
 //! Who is served next: pure functions over class, deadlines and bytes served. One file, both hops.
 //!
-//! Order: urgent within the camera's daily quota first (beyond it, as flagged); then the camera that leaves or
-//! fills soonest; then the oldest footage. Equal cameras share by bytes. On the archive hop the same order
+//! Order: urgent within the camera's daily quota first (beyond it, as flagged); then docked cameras before nearby
+//! ones; then the camera that leaves or fills soonest; then the oldest footage. Equal cameras share by bytes. On the archive hop the same order
 //! without the camera's haste.
 
 use std::cmp::Reverse;
@@ -71,6 +71,8 @@ pub fn deadline(now: Time, need: Need) -> Option<Time> {
 pub struct Waiting {
     /// Class of its next segment, after the quota.
     pub class: Class,
+    /// Whether it is on the air, and not docked.
+    pub nearby: bool,
     /// When it is expected to leave or be full, none where unknown.
     pub deadline: Option<Time>,
     /// Bytes that it was served in this round of sharing.
@@ -79,12 +81,18 @@ pub struct Waiting {
     pub captured: Time,
 }
 
-/// The order of service: smaller is sooner. A deadline is compared in steps of ten minutes, so that cameras
+/// The order of service: smaller is sooner. Of one class docked cameras go before nearby ones. A deadline is compared in steps of ten minutes, so that cameras
 /// that leave at one shift's end are equals and share by bytes.
 #[must_use]
 pub fn order(w: &Waiting) -> impl Ord + use<> {
     let haste = w.deadline.map_or(u64::MAX, |d| d.0 / 600_000);
-    (Reverse(w.class), haste, w.served_bytes, w.captured)
+    (
+        Reverse(w.class),
+        w.nearby,
+        haste,
+        w.served_bytes,
+        w.captured,
+    )
 }
 
 /// The index of the camera that is served next.
@@ -119,6 +127,7 @@ mod tests {
     fn w(class: Class, deadline: Option<u64>, served_bytes: u64, captured: u64) -> Waiting {
         Waiting {
             class,
+            nearby: false,
             deadline: deadline.map(Time),
             served_bytes,
             captured: Time(captured),
@@ -145,6 +154,11 @@ mod tests {
             next(&[w(Class::Routine, None, 4, 2), w(Class::Routine, None, 4, 1)]),
             Some(1)
         );
+        let mut near = w(Class::Routine, Some(0), 0, 0);
+        near.nearby = true;
+        assert_eq!(next(&[near, waiting[0]]), Some(1), "docked beats nearby");
+        near.class = Class::Flagged;
+        assert_eq!(next(&[near, waiting[0]]), Some(0), "but for its class");
         assert_eq!(next(&[]), None);
         assert_eq!(
             served_class(Class::Urgent, URGENT_BYTES_PER_DAY),

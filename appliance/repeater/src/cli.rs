@@ -1,4 +1,6 @@
-//! The command line of `repeaterd`: run, check, status, clear, verify, recover. Exit codes are those of sysexits.h.
+//! The command line of `repeaterd`: run, check, status, cameras, clear, verify, recover. Exit codes are those of sysexits.h.
+
+mod cameras;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -86,17 +88,23 @@ enum Command {
         config: PathBuf,
     },
     /// Show what the running daemon does.
-    Status {
-        /// Configuration file of the running daemon.
-        #[arg(long)]
-        config: PathBuf,
-        /// Print the whole status as JSON.
-        #[arg(long)]
-        json: bool,
-        /// The daemon's loopback address, where the configuration says port 0.
-        #[arg(long)]
-        address: Option<std::net::SocketAddr>,
-    },
+    Status(Page),
+    /// Show where each camera is, how far it is, and when it was met last.
+    Cameras(Page),
+}
+
+/// What is asked of the running daemon's page.
+#[derive(Debug, clap::Args)]
+struct Page {
+    /// Configuration file of the running daemon.
+    #[arg(long)]
+    config: PathBuf,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+    /// The daemon's loopback address, where the configuration says port 0.
+    #[arg(long)]
+    address: Option<std::net::SocketAddr>,
 }
 
 /// The program. `args` begins with its name.
@@ -134,13 +142,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             .map_err(|e| complain(&e.into(), INTERNAL)),
         Command::Recover { config } => load(&config)
             .and_then(|c| crate::recover::recover(&c).map_err(|e| complain(&e, code_of(&e)))),
-        Command::Status {
-            config,
-            json,
-            address,
-        } => load(&config).and_then(|c| {
-            status(address.unwrap_or(c.http), json).map_err(|e| complain(&e, UNAVAILABLE))
-        }),
+        Command::Status(page) => look(&page, status),
+        Command::Cameras(page) => look(&page, list_cameras),
     };
     done.unwrap_or_else(|code| code)
 }
@@ -193,17 +196,39 @@ fn clear(config: &Config, code: &str, subject: &str) -> Result<ExitCode, ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(address: std::net::SocketAddr, json: bool) -> anyhow::Result<ExitCode> {
-    let body = fetch(address, "/status")
-        .with_context(|| format!("no daemon answers on {address}; is it running?"))?;
+fn look(page: &Page, show: fn(&str, bool) -> anyhow::Result<()>) -> Result<ExitCode, ExitCode> {
+    let address = page.address;
+    let address = load(&page.config).map(|c| address.unwrap_or(c.http))?;
+    let shown = fetch(address, "/status")
+        .with_context(|| format!("no daemon answers on {address}; is it running?"))
+        .and_then(|body| show(&body, page.json));
+    shown
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(|e| complain(&e, UNAVAILABLE))
+}
+
+fn parsed(body: &str) -> anyhow::Result<serde_json::Value> {
+    serde_json::from_str(body).context("the daemon's answer is not JSON")
+}
+
+fn status(body: &str, json: bool) -> anyhow::Result<()> {
     if json {
         println!("{body}");
-        return Ok(ExitCode::SUCCESS);
+    } else {
+        print(&parsed(body)?);
     }
-    let status: serde_json::Value =
-        serde_json::from_str(&body).context("the daemon's answer is not JSON")?;
-    print(&status);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+fn list_cameras(body: &str, json: bool) -> anyhow::Result<()> {
+    let status = parsed(body)?;
+    if json {
+        let part = serde_json::json!({"cameras": status["cameras"], "devices": status["devices"]});
+        println!("{part}");
+    } else {
+        println!("{}", cameras::table(&status));
+    }
+    Ok(())
 }
 
 /// One GET on loopback: enough for the daemon's own page.
@@ -231,6 +256,12 @@ fn print(status: &serde_json::Value) {
     let lines = |key: &str| status[key].as_array().cloned().unwrap_or_default();
     let spool = &status["spool"];
     println!("{}", text(&status["repeater"]));
+    if status["time"] != "synchronised" {
+        let time = text(&status["time"]);
+        println!(
+            "clock     {time}: nobody vouches for it; cameras are dialled and pulled all the same"
+        );
+    }
     println!(
         "spool     {} of {} bytes, gate {}, outstanding {}, unaccounted {}",
         spool["used_bytes"],

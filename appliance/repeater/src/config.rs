@@ -11,12 +11,14 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::discover::settings::Settings;
+use crate::limits;
 
 mod discover;
 
 const KEYS: &str = "[identity] chain, key, trust, crl, key_list; [spool] dir, suspect_dir, capacity_bytes, \
     high_percent, low_percent, urgent_percent; [[archive]] site, addresses; [pull] segments_in_flight, sessions, \
-    datagram_bytes; [forward] segments_in_flight, datagram_bytes; [listen] http; ";
+    in_flight, nearby_in_flight, camera_bytes_per_second, datagram_bytes; [forward] segments_in_flight, \
+    datagram_bytes; [listen] http; ";
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
@@ -41,6 +43,12 @@ pub struct Config {
     pub pulls: u16,
     /// Sessions with cameras at once.
     pub sessions: usize,
+    /// Segments in flight over all cameras.
+    pub pulls_in_flight: usize,
+    /// Of them, those of nearby cameras.
+    pub nearby_in_flight: usize,
+    /// Bytes a second that one camera is asked for at most.
+    pub camera_bytes_per_second: Option<u64>,
     /// Datagram size on the camera hop, in bytes.
     pub camera_datagram_bytes: u16,
     /// Segments in flight for each site.
@@ -119,6 +127,9 @@ struct RawArchive {
 struct RawPull {
     segments_in_flight: Option<Spanned<u64>>,
     sessions: Option<Spanned<u64>>,
+    in_flight: Option<Spanned<u64>>,
+    nearby_in_flight: Option<Spanned<u64>>,
+    camera_bytes_per_second: Option<Spanned<u64>>,
     datagram_bytes: Option<Spanned<u64>>,
 }
 
@@ -162,6 +173,7 @@ impl Config {
         let least = 64 << 20;
         let capacity = raw.spool.capacity_bytes.as_ref();
         source.within(capacity, "spool.capacity_bytes", least..=u64::MAX, least)?;
+        let shared = shared(source, &raw.pull)?;
         Ok(Config {
             credentials: CredentialFiles {
                 chain: directory.join(&raw.identity.chain),
@@ -192,6 +204,9 @@ impl Config {
                 64,
             )?)
             .into(),
+            pulls_in_flight: shared.pulls,
+            nearby_in_flight: shared.nearby,
+            camera_bytes_per_second: shared.camera_bytes_per_second,
             camera_datagram_bytes: datagram(&raw.pull.datagram_bytes, "pull.datagram_bytes")?,
             puts: small(source.within(
                 raw.forward.segments_in_flight.as_ref(),
@@ -206,6 +221,33 @@ impl Config {
             http: http(source, &raw.listen.http)?,
         })
     }
+}
+
+/// What cameras share.
+struct Shared {
+    pulls: usize,
+    nearby: usize,
+    camera_bytes_per_second: Option<u64>,
+}
+
+fn shared(source: &Source, raw: &RawPull) -> Result<Shared, ConfigError> {
+    let pulls = |given: &Option<Spanned<u64>>, key, default: usize| {
+        let most = limits::PULLS_IN_FLIGHT as u64;
+        let within = source.within(given.as_ref(), key, 1..=most, default as u64)?;
+        Ok::<usize, ConfigError>(usize::try_from(within).unwrap_or(default))
+    };
+    let (rate, least) = (raw.camera_bytes_per_second.as_ref(), 64 << 10);
+    let key = "pull.camera_bytes_per_second";
+    source.within(rate, key, least..=u64::MAX, least)?;
+    Ok(Shared {
+        pulls: pulls(&raw.in_flight, "pull.in_flight", limits::PULLS_IN_FLIGHT)?,
+        nearby: pulls(
+            &raw.nearby_in_flight,
+            "pull.nearby_in_flight",
+            limits::NEARBY_IN_FLIGHT,
+        )?,
+        camera_bytes_per_second: rate.map(|r| *r.get_ref()),
+    })
 }
 
 fn percent(source: &Source, raw: &RawSpool) -> Result<Percent, ConfigError> {
@@ -372,6 +414,16 @@ http = "127.0.0.1:9470"
             ("[\"127.0.0.1:47801\"]", "[\"nfs1\"]", "archive.addresses"),
             ("site = \"nfs1\"", "site = \"a b\"", "archive.site"),
             ("dir = \"spool\"", "dir = 7", "string"),
+            (
+                "[listen]",
+                "[pull]\nnearby_in_flight = 41\n[listen]",
+                "pull.nearby_in_flight",
+            ),
+            (
+                "[listen]",
+                "[pull]\ncamera_bytes_per_second = 1\n[listen]",
+                "pull.camera_bytes_per_second",
+            ),
         ];
         for (from, to, names) in cases {
             let e = parse(&GOOD.replace(from, to)).unwrap_err();

@@ -11,6 +11,7 @@
 
 pub mod mdns;
 pub mod names;
+pub mod roster;
 pub mod settings;
 
 use std::net::{IpAddr, SocketAddr};

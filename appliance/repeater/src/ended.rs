@@ -26,6 +26,8 @@ pub enum Ended {
     Slow(String),
     /// The camera is served on another path.
     Elsewhere,
+    /// A nearby camera has nothing to give and is let sleep.
+    Idle,
     /// The site's next endpoint answers.
     Moved(Box<Peer>),
     /// This program is stopping, or the camera is not seen any more.
@@ -52,6 +54,7 @@ impl Ended {
             Ended::Told(code, why) => (Code::Done, format!("it says {code:?}: {why}")),
             Ended::Slow(why) => (Code::Timeout, why.clone()),
             Ended::Elsewhere => (Code::Idle, "served on another path".into()),
+            Ended::Idle => (Code::Idle, "nothing to do".into()),
             Ended::Moved(_) => (Code::Timeout, "silent; another endpoint answers".into()),
             Ended::Stopped => (Code::Shutdown, "stopping".into()),
             Ended::Ours(why) => (Code::Internal, why.clone()),
@@ -138,6 +141,7 @@ impl Ended {
             }
             Ended::Told(..)
             | Ended::Elsewhere
+            | Ended::Idle
             | Ended::Fault(_)
             | Ended::Limit(_)
             | Ended::Version(_)

@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod notices;
 pub mod pulse;
 pub mod status;
+pub mod trusted_time;
 
 mod cli;
 mod recover;

@@ -20,6 +20,9 @@ pub const SCRUB_BYTES: u64 = 2 << 20;
 
 /// Segments in flight on the camera hop, over all cameras, in the pool that they share.
 pub const PULLS_IN_FLIGHT: usize = 40;
+/// Of them, those of nearby cameras, where the configuration does not say: the air is shared, and each more makes all
+/// slower.
+pub const NEARBY_IN_FLIGHT: usize = 8;
 /// Beyond the pool: one segment for each session, of which the configuration allows no more than these. Each in
 /// flight has one piece of [`CHUNK_BYTES`] in memory, and a place in the storage queue for its end.
 pub const PULLS_RESERVED: usize = 200;
@@ -53,8 +56,36 @@ pub const REDIAL: (Duration, Duration) = (Duration::from_millis(250), Duration::
 pub const BUSY_PEER: Duration = Duration::from_secs(2);
 /// How long a peer that has ended its control stream may take to say why.
 pub const LAST_WORD: Duration = Duration::from_secs(1);
-/// Addresses that discovery may keep a dialler for.
+/// Addresses that the roster keeps, and sightings that wait for it.
 pub const SIGHTINGS: usize = 256;
+/// Links that the roster keeps.
+pub const LINKS: usize = 256;
+/// Stations of hostapd that the roster keeps.
+pub const STATIONS: usize = 256;
+/// Addresses whose MAC the roster keeps.
+pub const NEIGHBOURS: usize = 1024;
+/// Addresses of one host that are kept for the sake of its announcements.
+pub const ADDRESS_PORTS: usize = 4;
+/// Addresses that are dialled at once with nothing but an announcement for them.
+pub const UNPROVEN_DIALS: usize = 16;
+/// How often an address is dialled at once because something is new there, and after which time once more.
+pub const WAKES: (u32, Duration) = (3, Duration::from_secs(5));
+/// An address that nobody reports any more is forgotten when it was not seen anew for so long.
+pub const FORGET: Duration = Duration::from_secs(60);
+/// First and longest time for which whoever was refused is left alone.
+pub const REFUSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
+/// A camera is served on another path when this one has been silent for so long.
+pub const PATH_SILENCE: Duration = Duration::from_secs(5);
+/// How often the roster is asked for what waits for another path's silence.
+pub const ROSTER_TICK: Duration = Duration::from_secs(1);
+/// A nearby session without anything to do is closed after this.
+pub const NEARBY_IDLE: Duration = Duration::from_secs(30);
+/// How long a nearby camera that has nothing is left asleep: its news wake it before.
+pub const REST: Duration = Duration::from_secs(15 * 60);
+/// The same for one that tells no news.
+pub const REST_WITHOUT_NEWS: Duration = Duration::from_secs(60);
+/// How long a session that takes over waits for the one before to let go of what it has in flight.
+pub const TAKE_OVER: Duration = Duration::from_secs(2);
 
 /// Cameras whose inventories are sent to a site in one go, before its other work has its turn.
 pub const INVENTORIES_AT_ONCE: usize = 8;

@@ -27,9 +27,10 @@ use crate::config::Config;
 use crate::forward::sites::Sites;
 use crate::metrics::Metrics;
 use crate::notices::{Inventories, Notices};
-use crate::pull::Roster;
+use crate::pull::Sessions;
 use crate::pull::permits::Permits;
 use crate::pulse::Pulses;
+use crate::trusted_time::{self, TimeState};
 use crate::{alarms, control, discover, forward, limits, pull, status};
 
 /// Exit code for a disk that cannot be believed (sysexits EX_IOERR).
@@ -47,7 +48,7 @@ struct Common {
     notices: Notices,
     inventories: Inventories,
     refusals: Refusals,
-    roster: Roster,
+    sessions: Sessions,
     sites: Sites,
     pulses: Pulses,
     tasks: Tasks,
@@ -72,7 +73,13 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         alarms.clone(),
         notices.clone(),
     )?;
+    if trusted_time::look(&seams.clock) != TimeState::Synchronised {
+        warn!(
+            "nobody vouches for this machine's clock; cameras are dialled and pulled all the same"
+        );
+    }
     let common = Common {
+        sessions: Sessions::new(&config.discover),
         sites: Sites::new(config.archives.iter().map(|a| a.site.clone())),
         config,
         seams,
@@ -83,7 +90,6 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         notices,
         inventories: Inventories::default(),
         refusals: Refusals::default(),
-        roster: Roster::default(),
         pulses: Pulses::default(),
         tasks: Tasks::new(),
     };
@@ -287,10 +293,11 @@ async fn pull_hop(common: Common) -> anyhow::Result<()> {
         alarms: common.alarms.clone(),
         notices: common.notices.clone(),
         inventories: common.inventories.clone(),
-        permits: Permits::new(limits::PULLS_IN_FLIGHT),
+        permits: Permits::new(config.pulls_in_flight, config.nearby_in_flight),
         pulls: config.pulls.into(),
-        sessions: config.sessions,
-        roster: common.roster.clone(),
+        camera_bytes_per_second: config.camera_bytes_per_second,
+        most_sessions: config.sessions,
+        sessions: common.sessions.clone(),
         tasks: tasks.clone(),
     };
     pull::run(hop, seen).await;
@@ -346,7 +353,7 @@ async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
         storage: common.storage.clone(),
         metrics: common.metrics.clone(),
         alarms: common.alarms.clone(),
-        roster: common.roster.clone(),
+        sessions: common.sessions.clone(),
         sites: common.sites.clone(),
         clock: common.seams.clock.clone(),
         refusals: common.refusals.clone(),

@@ -3,6 +3,8 @@
 //! Alive means that the storage thread and both hops have answered lately; ready means that the spool is open and
 //! the hops run. Neither depends on a peer: an absent archive or a full spool is not ill health.
 
+mod cameras;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,15 +17,18 @@ use link::clock::Clock;
 use protocol::custody::Stage;
 use protocol::ids::Time;
 use serde::Serialize;
-use spool::{CameraStatus, Counts, Space, Spool, SpoolError};
+use spool::{Counts, Space, Spool, SpoolError};
 
 use crate::alarms::{Alarm, Alarms};
 use crate::commit::Storage;
 use crate::forward::sites::Sites;
 use crate::limits;
 use crate::metrics::{Metrics, gauge_value};
-use crate::pull::Roster;
+use crate::pull::Sessions;
 use crate::pulse::Pulses;
+use crate::trusted_time::{self, TimeState};
+
+pub use cameras::{CameraLine, ContactLine, DeviceLine, PathLine};
 
 /// What the page needs.
 #[derive(Clone, Debug)]
@@ -36,8 +41,8 @@ pub struct View {
     pub metrics: Metrics,
     /// Alarms.
     pub alarms: Alarms,
-    /// Who is connected.
-    pub roster: Roster,
+    /// Who is here, and who is connected.
+    pub sessions: Sessions,
     /// Which sites answer.
     pub sites: Sites,
     /// Time.
@@ -53,10 +58,16 @@ pub struct View {
 pub struct Status {
     /// This repeater's identity.
     pub repeater: String,
+    /// Its clock, in milliseconds since the epoch.
+    pub now_ms: u64,
+    /// Whether anybody vouches for that clock.
+    pub time: TimeState,
     /// The spool.
     pub spool: SpoolStatus,
     /// Every camera that the ledger knows, connected or not.
     pub cameras: Vec<CameraLine>,
+    /// Whoever else was seen where cameras are looked for.
+    pub devices: Vec<DeviceLine>,
     /// Every archive site.
     pub archives: Vec<SiteLine>,
     /// Alarms that stand.
@@ -84,31 +95,6 @@ pub struct SpoolStatus {
     pub logbook: (u64, String),
     /// For how long some byte kept may not have been read again, in seconds; none while none is kept.
     pub oldest_unchecked_seconds: Option<u64>,
-}
-
-/// One camera.
-#[derive(Debug, Serialize)]
-pub struct CameraLine {
-    /// Its serial.
-    pub serial: String,
-    /// Its storage's incarnation.
-    pub incarnation: String,
-    /// Where it is connected.
-    pub address: Option<String>,
-    /// `pulling`, `idle`, `greeting` or `away`.
-    pub state: &'static str,
-    /// Recordings known.
-    pub recordings: u64,
-    /// Segments by stage.
-    pub segments: BTreeMap<&'static str, u64>,
-    /// Sealed bytes announced, in all its recordings.
-    pub bytes_announced: u64,
-    /// Sealed bytes pulled on the present session.
-    pub bytes_pulled: u64,
-    /// Segments announced and not archived.
-    pub outstanding: u64,
-    /// Last contact, in milliseconds since the epoch.
-    pub last_contact_ms: Option<u64>,
 }
 
 /// One archive site.
@@ -197,34 +183,16 @@ struct Look {
     counts: Counts,
     space: Space,
     gate: &'static str,
-    cameras: Vec<(CameraStatus, [u64; 5], u64)>,
+    cameras: Vec<cameras::Known>,
     logbook: (u64, String),
     unchecked_since: Option<Time>,
 }
 
 async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
     let look = view.storage.ask(|spool, _| look(spool)).await?;
-    let present = view.roster.present();
-    let cameras = look.cameras.into_iter().map(|(camera, stages, bytes)| {
-        let session = present
-            .iter()
-            .find(|(_, p)| p.camera.as_ref() == Some(&camera.id));
-        CameraLine {
-            serial: camera.id.serial.to_string(),
-            incarnation: camera.id.incarnation.to_string(),
-            address: session.map(|(address, _)| address.to_string()),
-            state: session.map_or("away", |(_, p)| p.state),
-            recordings: camera.recordings,
-            segments: by_stage(|stage| stages[stage as usize]),
-            bytes_announced: bytes,
-            bytes_pulled: session.map_or(0, |(_, p)| p.pulled_bytes),
-            outstanding: camera.outstanding.segments,
-            last_contact_ms: camera.last_contact.map(|t| t.0),
-        }
-    });
-    let cameras = cameras.collect();
     let tally = |stage: Stage| &look.counts.stages[stage as usize];
     let (instant, now) = (view.clock.instant(), view.clock.now());
+    let (cameras, devices) = cameras::lines(look.cameras, &view.sessions, instant);
     let archives = view.sites.all().into_iter().map(|(site, s)| SiteLine {
         site: site.to_string(),
         address: s.address.map(|a| a.to_string()),
@@ -236,6 +204,8 @@ async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
     });
     Ok(Status {
         repeater: view.identity.clone(),
+        now_ms: now.0,
+        time: trusted_time::look(&view.clock),
         spool: SpoolStatus {
             used_bytes: look.space.used_bytes,
             capacity_bytes: look.space.capacity_bytes,
@@ -250,25 +220,13 @@ async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
                 .map(|t| now.secs().saturating_sub(t.secs())),
         },
         cameras,
+        devices,
         archives: archives.collect(),
         alarms: view.alarms.standing(),
     })
 }
 
 fn look(spool: &mut Spool) -> Result<Look, SpoolError> {
-    let mut cameras = Vec::new();
-    for camera in spool.cameras()? {
-        let mut stages = [0; 5];
-        let mut bytes = 0;
-        for recording in spool.recordings(&camera.id)? {
-            stages
-                .iter_mut()
-                .zip(recording.stages)
-                .for_each(|(sum, n)| *sum += n);
-            bytes += recording.bytes;
-        }
-        cameras.push((camera, stages, bytes));
-    }
     let head = spool.logbook_head();
     Ok(Look {
         counts: spool.counts(),
@@ -278,7 +236,7 @@ fn look(spool: &mut Spool) -> Result<Look, SpoolError> {
             protocol::pressure::Gate::UrgentOnly => "urgent_only",
             protocol::pressure::Gate::Closed => "closed",
         },
-        cameras,
+        cameras: cameras::look(spool)?,
         logbook: (head.entries, head.hash.to_string()),
         unchecked_since: spool.unchecked_since(),
     })

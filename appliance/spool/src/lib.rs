@@ -74,13 +74,14 @@
 //!
 //! Modules are in reading order: the disk (`folder`, `logbook`, `ledger`), the books (`rows`, `names`, `totals`,
 //! `books`), then the footage's way (`announce`, `inventory`, `pull`, `commit` with `moves`, `forward`, `copies`,
-//! `release`, `reclaim`, `forget`), then `start` with `succession`, `load`, `mend` and `rebuild`; `scrub`,
-//! `verify`, `status` and `history` look, and `look` at a spool that nobody uses.
+//! `release`, `reclaim`, `forget`), then `start` with `succession`, `load`, `mend` and `rebuild`; `contact` notes
+//! who came; `scrub`, `verify`, `status` and `history` look, and `look` at a spool that nobody uses.
 
 pub mod alarm;
 mod announce;
 mod books;
 mod commit;
+mod contact;
 mod copies;
 pub mod early_writeback;
 mod error;
@@ -114,6 +115,7 @@ mod verify;
 pub use alarm::{Alarm, Settled};
 pub use announce::{Admission, AdmitRefusal};
 pub use commit::{Committed, Durable, Pending};
+pub use contact::{ClockOffset, Contact, Meeting};
 pub use error::{Reaction, SpoolError};
 pub use faults::{Fault, Faults};
 pub use forward::{OfferTask, PutTask, ReceiptOutcome};
@@ -124,7 +126,7 @@ pub use pull::{Finished, Incoming, PullTask};
 pub use reclaim::{Reclaimed, Space};
 pub use release::{DueReceipt, KeyListChange};
 pub use scrub::Scrubbed;
-pub use spool::{Contact, Options, Spool};
+pub use spool::{Options, Spool};
 pub use start::StartReport;
 pub use status::{CameraStatus, RecordingStatus};
 pub use totals::{Counts, Tally};

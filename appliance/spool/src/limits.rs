@@ -47,3 +47,5 @@ pub const ALARMS_PER_CODE: usize = 64;
 pub const SKIPPED_ROWS: usize = 8192;
 /// Bytes that are read or hashed at a time.
 pub const READ_BYTES: usize = 1 << 20;
+/// Characters of a text that a camera says of itself and that is kept.
+pub const CONTACT_CHARS: usize = 64;

@@ -83,6 +83,7 @@ impl Names {
                 inventory: None,
                 next_recording: 0,
                 last_contact: None,
+                meeting: None,
             },
         );
         number

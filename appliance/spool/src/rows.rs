@@ -11,6 +11,8 @@ use protocol::ids::{CameraId, Digest, Time};
 use protocol::manifest::{Class, HeaderEntry, Policy};
 use protocol::schedule;
 
+use crate::contact::Meeting;
+
 /// A key of the ledger.
 pub(crate) type Key = Vec<u8>;
 
@@ -87,6 +89,9 @@ pub(crate) struct CameraRow {
     pub(crate) next_recording: u64,
     #[n(3)]
     pub(crate) last_contact: Option<Time>,
+    /// What was learnt of it then; rows of earlier releases have none.
+    #[n(4)]
+    pub(crate) meeting: Option<Meeting>,
 }
 
 /// A recording, as its manifests so far have it.

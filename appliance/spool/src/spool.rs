@@ -10,13 +10,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use protocol::identity::Trust;
-use protocol::ids::{CameraId, Digest, SiteId, StoreEpoch, Time};
+use protocol::ids::{Digest, Time};
 use protocol::pressure::{Gate, Watermarks};
 use protocol::receipt::Receipt;
 use protocol::suite::Hasher;
 
 use crate::alarm::{Alarm, Alarms, SETTLED_BY_A_PERSON, Settled};
 use crate::books::Books;
+use crate::contact::Contact;
 use crate::error::SpoolError;
 use crate::faults::Faults;
 use crate::folder::Folder;
@@ -67,42 +68,6 @@ impl Options {
             faults: Faults::none(),
         }
     }
-}
-
-/// An event for the logbook that changes no custody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Contact {
-    /// A camera's session began.
-    CameraCame {
-        /// The camera.
-        camera: CameraId,
-        /// Docked, or nearby.
-        docked: bool,
-    },
-    /// It ended.
-    CameraLeft {
-        /// The camera.
-        camera: CameraId,
-    },
-    /// An archive's session began.
-    SiteCame {
-        /// The site.
-        site: SiteId,
-        /// Its store's epoch.
-        epoch: StoreEpoch,
-    },
-    /// It ended.
-    SiteLeft {
-        /// The site.
-        site: SiteId,
-    },
-    /// A person's command.
-    Command {
-        /// Who gave it.
-        who: String,
-        /// What it was.
-        what: String,
-    },
 }
 
 /// What a look for work passes over, because it is in flight.
@@ -233,37 +198,6 @@ impl Spool {
         self.contact(command, now)?;
         self.lower(code, subject);
         Ok(Settled::Cleared)
-    }
-
-    /// Stages a logbook entry; a camera's contact is also kept with the camera.
-    ///
-    /// # Errors
-    /// [`SpoolError::Ledger`].
-    pub fn contact(&mut self, contact: Contact, now: Time) -> Result<(), SpoolError> {
-        let note = match contact {
-            Contact::CameraCame { camera, docked } => {
-                let number = self
-                    .books
-                    .names
-                    .intern_camera(&camera, &mut self.books.ledger);
-                let mut row = self.books.camera(number)?;
-                row.last_contact = Some(now);
-                self.books.ledger.put(
-                    crate::rows::numbered(crate::rows::tag::CAMERA, number),
-                    &row,
-                );
-                format!(
-                    "camera {camera} came, {}",
-                    if docked { "docked" } else { "nearby" }
-                )
-            }
-            Contact::CameraLeft { camera } => format!("camera {camera} left"),
-            Contact::SiteCame { site, epoch } => format!("site {site} came, epoch {epoch}"),
-            Contact::SiteLeft { site } => format!("site {site} left"),
-            Contact::Command { who, what } => format!("{who} commands {what}"),
-        };
-        self.group.notes.push(note.chars().take(1024).collect());
-        Ok(())
     }
 
     /// The head of the logbook as far as it is durable.

@@ -3,6 +3,7 @@
 use protocol::ids::{CameraId, Digest, RecordingId, Time};
 use protocol::manifest::Class;
 
+use crate::contact::Meeting;
 use crate::error::SpoolError;
 use crate::rows::{self, RecordingRow, tag};
 use crate::spool::Spool;
@@ -25,6 +26,8 @@ pub struct CameraStatus {
     pub bytes_here: u64,
     /// When it last came.
     pub last_contact: Option<Time>,
+    /// What was learnt of it then.
+    pub meeting: Option<Meeting>,
 }
 
 /// A recording as known here.
@@ -103,6 +106,7 @@ impl Spool {
                 outstanding: totals.outstanding,
                 bytes_here: totals.bytes_here,
                 last_contact: row.last_contact,
+                meeting: row.meeting,
             });
         }
         all.sort_by(|a, b| a.id.cmp(&b.id));

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, raise};
 use protocol::custody::Stage;
 use protocol::ids::Digest;
 use serde_json::{Value, json};
-use spool::{Contact, Durable, Fault, Faults, Options, Spool, SpoolError};
+use spool::{Contact, Durable, Fault, Faults, Meeting, Options, Spool, SpoolError};
 
 use super::disk::set_beacon;
 use super::plan::{CAPACITY_BYTES, NOW, Plan, SITES};
@@ -309,7 +309,7 @@ impl Driver {
         self.spool.contact(
             Contact::CameraCame {
                 camera,
-                docked: true,
+                meeting: Meeting::default(),
             },
             NOW,
         )

@@ -12,10 +12,12 @@ use protocol::cose;
 use protocol::ids::{CameraId, Time};
 use protocol::message::{CameraHello, Message, RepeaterHello, VERSIONS, common_version};
 use protocol::schedule::{self, Need};
+use spool::{ClockOffset, Meeting};
 use tracing::debug;
 
 use super::Hop;
 use crate::ended::Ended;
+use crate::trusted_time::{self, TimeState};
 
 /// How long a hello may take.
 const HELLO: Duration = Duration::from_secs(5);
@@ -29,6 +31,8 @@ pub struct Greeted {
     pub camera: CameraId,
     /// When it is expected to leave or be full, by what it says.
     pub deadline: Option<Time>,
+    /// What it says of itself, for the contact's record; how it is reached is not in it yet.
+    pub meeting: Meeting,
     /// Number of the key list that it was told.
     pub keys: u64,
     /// The control stream, to the camera.
@@ -37,11 +41,11 @@ pub struct Greeted {
     pub recv: ControlRecv,
 }
 
-/// Says hello and hears the camera's.
+/// Says hello, and whether the camera is docked on this path, and hears the camera's.
 ///
 /// # Errors
 /// How the session ends if that fails.
-pub async fn greet(hop: &Hop, peer: &Peer) -> Result<Greeted, Ended> {
+pub async fn greet(hop: &Hop, peer: &Peer, docked: bool) -> Result<Greeted, Ended> {
     let (mut send, mut recv) = Control::open(&peer.connection).await?.split();
     let keys = hop.storage.keys().borrow().clone();
     let hello = Message::RepeaterHello(RepeaterHello {
@@ -49,9 +53,10 @@ pub async fn greet(hop: &Hop, peer: &Peer) -> Result<Greeted, Ended> {
         software: SOFTWARE.into(),
         key_list: Some(ByteVec::from(keys.bytes().to_vec())),
         now: hop.seams.clock.now(),
-        docked: true,
+        docked,
     });
     let hello = codec::encode_body(&hello).map_err(|e| Ended::Broken(e.to_string()))?;
+    let asked = hop.seams.clock.now();
     send.send(&hello).await?;
     let frame = tokio::time::timeout(HELLO, recv.recv()).await;
     let frame = frame.map_err(|_| Ended::Slow("no hello within 5 s".into()))??;
@@ -66,6 +71,7 @@ pub async fn greet(hop: &Hop, peer: &Peer) -> Result<Greeted, Ended> {
             };
             Ok(Greeted {
                 camera,
+                meeting: meeting(hop, &hello, asked),
                 deadline: schedule::deadline(hop.seams.clock.now(), need),
                 keys: keys.number(),
                 send,
@@ -78,6 +84,30 @@ pub async fn greet(hop: &Hop, peer: &Peer) -> Result<Greeted, Ended> {
             other.number()
         ))),
         Err(e) => Err(e.into()),
+    }
+}
+
+/// Its clock was read at some moment between the two hellos.
+fn meeting(hop: &Hop, hello: &CameraHello, asked: Time) -> Meeting {
+    let answered = hop.seams.clock.now();
+    Meeting {
+        clock: hello.now.map(|now| offset(now, asked, answered)),
+        time_trusted: trusted_time::look(&hop.seams.clock) == TimeState::Synchronised,
+        battery_percent: hello.battery_percent,
+        charging: hello.charging,
+        free_bytes: Some(hello.free_bytes),
+        firmware: Some(hello.firmware.clone()),
+        ..Meeting::default()
+    }
+}
+
+/// How far a clock that showed `now` is ahead of ours, given when it was asked and when it had answered.
+fn offset(now: Time, asked: Time, answered: Time) -> ClockOffset {
+    let way = answered.0.saturating_sub(asked.0);
+    let ms = |t: u64| i64::try_from(t).unwrap_or(i64::MAX);
+    ClockOffset {
+        offset_ms: ms(now.0).saturating_sub(ms(asked.0.saturating_add(way / 2))),
+        error_ms: way / 2 + 1,
     }
 }
 
@@ -102,4 +132,22 @@ fn prove(hop: &Hop, peer: &Peer, hello: &CameraHello) -> Result<CameraId, Ended>
         serial,
         incarnation: hello.incarnation,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_off_by_the_middle_of_the_way_and_no_surer_than_half_of_it() {
+        let asked = Time(1_000_000);
+        let said = |now, answered| {
+            let o = offset(Time(now), asked, Time(answered));
+            (o.offset_ms, o.error_ms)
+        };
+        assert_eq!(said(1_000_020, 1_000_040), (0, 21));
+        assert_eq!(said(1_090_020, 1_000_040), (90_000, 21));
+        assert_eq!(said(0, 1_000_000), (-1_000_000, 1));
+        assert_eq!(said(u64::MAX, 999_000).1, 1, "ours stepped back");
+    }
 }

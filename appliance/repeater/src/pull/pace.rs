@@ -69,9 +69,67 @@ impl Pace {
     }
 }
 
+/// How fast one camera may be asked for segments: so many bytes a second, whole segments at a time. Nothing is asked
+/// until what was asked before has had its time; nothing that was asked is read more slowly.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    bytes_per_second: Option<u64>,
+    next: Option<Instant>,
+}
+
+impl Rate {
+    /// At most so many bytes a second; none: as fast as it goes.
+    #[must_use]
+    pub fn new(bytes_per_second: Option<u64>) -> Rate {
+        Rate {
+            bytes_per_second,
+            next: None,
+        }
+    }
+
+    /// Whether the next one may be asked.
+    #[must_use]
+    pub fn may_ask(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| next <= now)
+    }
+
+    /// Until when nothing may be asked.
+    #[must_use]
+    pub fn waits_until(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// So many bytes are asked.
+    pub fn asked(&mut self, bytes: u64, now: Instant) {
+        let Some(rate) = self.bytes_per_second else {
+            return;
+        };
+        let takes = bytes.saturating_mul(1000) / rate.max(1);
+        let begins = self.next.map_or(now, |next| next.max(now));
+        self.next = Some(begins + Duration::from_millis(takes));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_camera_is_asked_no_faster_than_its_rate() {
+        let began = link::clock::Clock::system().instant();
+        let (mut free, mut rate) = (Rate::new(None), Rate::new(Some(1 << 20)));
+        let mut asked = [0, 0];
+        for tenth in 0..600 {
+            let now = began + Duration::from_millis(100) * tenth;
+            for (rate, asked) in [&mut free, &mut rate].into_iter().zip(&mut asked) {
+                if rate.may_ask(now) {
+                    rate.asked(4 << 20, now);
+                    *asked += 1;
+                }
+            }
+        }
+        assert_eq!(asked, [600, 15], "4 MiB at 1 MiB/s, for a minute");
+    }
 
     const NONE: Duration = Duration::ZERO;
 

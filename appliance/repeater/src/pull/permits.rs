@@ -23,6 +23,8 @@ pub struct Permits(Arc<Mutex<Pool>>);
 #[derive(Debug)]
 struct Pool {
     free: usize,
+    /// How many nearby cameras may take besides: the air is theirs together.
+    air: usize,
     /// The share of each camera that has a session, or still something in flight.
     shares: HashMap<CameraId, Share>,
     queue: Vec<Waiter>,
@@ -54,6 +56,8 @@ pub struct Ask {
     pub bytes: u64,
     /// Now: whose day's quota it is.
     pub now: Time,
+    /// Whether it comes over the air.
+    pub nearby: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +77,8 @@ struct Granted {
     camera: CameraId,
     /// Whether it goes back to the pool.
     pooled: bool,
+    /// Whether it has one of the air's places.
+    on_air: bool,
 }
 
 /// A session's place among those that share; left when dropped, however the session ends.
@@ -83,11 +89,13 @@ pub struct Joined {
 }
 
 impl Permits {
-    /// A pool for `most` segments in flight, and one more for each camera that has none.
+    /// A pool for `most` segments in flight, and one more for each camera that has none; of nearby cameras `air`
+    /// together, and urgent ones beyond.
     #[must_use]
-    pub fn new(most: usize) -> Self {
+    pub fn new(most: usize, air: usize) -> Self {
         Permits(Arc::new(Mutex::new(Pool {
             free: most,
+            air,
             shares: HashMap::new(),
             queue: Vec::new(),
             quotas: Quotas::default(),
@@ -169,6 +177,8 @@ impl Permits {
         let (serial, ask) = (&waiter.camera.serial, waiter.ask);
         let class = pool.quotas.served(serial, ask.class);
         pool.quotas.spend(serial, class, ask.bytes);
+        let on_air = ask.nearby && pool.air > 0;
+        pool.air -= usize::from(on_air);
         let share = pool.shares.entry(waiter.camera.clone()).or_default();
         share.in_flight += 1;
         share.bytes += ask.bytes;
@@ -176,6 +186,7 @@ impl Permits {
             permits: self.clone(),
             camera: waiter.camera,
             pooled,
+            on_air,
         };
         Some((waiter.grant, Permit(Some(granted))))
     }
@@ -186,15 +197,19 @@ impl Permits {
 }
 
 impl Pool {
-    /// Takes who is served next off the queue: anyone while the pool has permits, else a camera that has none.
+    /// Takes who is served next off the queue: anyone while the pool has permits, else a camera that has none. Nearby
+    /// ones while the air has room, but for what is urgent.
     fn next(&mut self) -> Option<Waiter> {
         let share = |w: &Waiter| self.shares.get(&w.camera).copied().unwrap_or_default();
-        let may = |w: &Waiter| self.free > 0 || share(w).in_flight == 0;
+        let class = |w: &Waiter| self.quotas.served(&w.camera.serial, w.ask.class);
+        let air = |w: &Waiter| !w.ask.nearby || self.air > 0 || class(w) == Class::Urgent;
+        let may = |w: &Waiter| (self.free > 0 || share(w).in_flight == 0) && air(w);
         let (at, waiting): (Vec<usize>, Vec<Waiting>) = (self.queue.iter().enumerate())
             .filter(|(_, w)| may(w))
             .map(|(i, w)| {
                 let waiting = Waiting {
-                    class: self.quotas.served(&w.camera.serial, w.ask.class),
+                    class: class(w),
+                    nearby: w.ask.nearby,
                     deadline: share(w).deadline,
                     served_bytes: share(w).bytes,
                     captured: w.ask.captured,
@@ -231,6 +246,7 @@ impl Drop for Permit {
         if let Some(granted) = self.0.take() {
             let mut pool = granted.permits.lock();
             pool.free += usize::from(granted.pooled);
+            pool.air += usize::from(granted.on_air);
             pool.change(&granted.camera, |share| share.in_flight -= 1);
             drop(pool);
             granted.permits.serve();
@@ -260,6 +276,7 @@ mod tests {
             captured,
             bytes,
             now,
+            nearby: false,
         }
     }
 
@@ -276,7 +293,7 @@ mod tests {
     #[test]
     fn permits_are_bounded_given_back_and_shared_by_bytes() {
         link::tasks::current_thread(async {
-            let permits = Permits::new(2);
+            let permits = Permits::new(2, 9);
             let (a, b) = (camera(1), camera(2));
             let _joined = (permits.join(&a, None), permits.join(&b, None));
             let one = permits.take(&a, ask(Class::Routine, Time(0), 4)).await;
@@ -303,7 +320,7 @@ mod tests {
     #[test]
     fn cameras_that_hold_the_whole_pool_keep_nobody_from_a_first_segment() {
         link::tasks::current_thread(async {
-            let permits = Permits::new(40);
+            let permits = Permits::new(40, 9);
             let stalling: Vec<_> = (0..14).map(camera).collect();
             let mut held = Vec::new();
             for camera in stalling.iter().chain(&stalling).chain(&stalling).take(40) {
@@ -330,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_session_that_is_dropped_wants_nothing_and_two_of_one_camera_are_counted() {
-        let permits = Permits::new(1);
+        let permits = Permits::new(1, 9);
         let (a, b) = (camera(1), camera(2));
         let (first, second) = (permits.join(&a, None), permits.join(&a, None));
         permits.wants(&a, true);
@@ -344,7 +361,7 @@ mod tests {
     #[test]
     fn who_leaves_soonest_goes_first_within_a_class_and_leaves_the_others_their_one() {
         link::tasks::current_thread(async {
-            let permits = Permits::new(1);
+            let permits = Permits::new(1, 9);
             let (late, soon, unknown) = (camera(1), camera(2), camera(3));
             let hour = 3_600_000;
             let _joined = (
@@ -388,9 +405,46 @@ mod tests {
     }
 
     #[test]
+    fn nearby_cameras_share_the_air_urgent_ones_pass_and_docked_ones_go_first() {
+        link::tasks::current_thread(async {
+            let permits = Permits::new(3, 1);
+            let near = |class| Ask {
+                nearby: true,
+                ..ask(class, Time(0), 9)
+            };
+            let (a, b, docked) = (camera(1), camera(2), camera(3));
+            let first = permits.take(&a, near(Class::Routine)).await;
+            let second = permits.take(&b, near(Class::Routine));
+            tokio::pin!(second);
+            waits(second.as_mut()).await;
+            let urgent = permits.take(&b, near(Class::Urgent)).await;
+            let wired = permits.take(&docked, ask(Class::Routine, Time(0), 9)).await;
+            drop(first);
+            let second = comes(second.as_mut()).await;
+            drop(urgent);
+            assert_eq!(permits.lock().air, 0, "who passed gives nothing back");
+            // Of equals the docked one goes first, though it came later.
+            let more = permits.take(&docked, ask(Class::Routine, Time(0), 9)).await;
+            let (last, wire) = (
+                permits.take(&a, near(Class::Routine)),
+                permits.take(&docked, ask(Class::Routine, Time(9), 9)),
+            );
+            tokio::pin!(last, wire);
+            waits(last.as_mut()).await;
+            waits(wire.as_mut()).await;
+            drop(second);
+            drop(comes(wire.as_mut()).await);
+            drop(comes(last.as_mut()).await);
+            drop((wired, more));
+            assert_eq!((permits.lock().free, permits.lock().air), (3, 1));
+        })
+        .unwrap();
+    }
+
+    #[test]
     fn urgent_beyond_the_quota_waits_behind_urgent_within_it() {
         link::tasks::current_thread(async {
-            let permits = Permits::new(1);
+            let permits = Permits::new(1, 9);
             let (greedy, honest) = (camera(1), camera(2));
             let _joined = (permits.join(&greedy, None), permits.join(&honest, None));
             let quota = schedule::URGENT_BYTES_PER_DAY;

@@ -4,13 +4,14 @@
 //! believed in nothing but what it signs: its serial by its device key over this connection, its footage by
 //! manifests. Whatever it does wrong ends its own session and no other.
 
+mod leaving;
 mod pulls;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -22,17 +23,19 @@ use protocol::ids::{CameraId, Digest, RecordingId};
 use protocol::inventory::{Inventory, InventoryError, Page};
 use protocol::manifest::Manifest;
 use protocol::message::{Message, WantManifests};
-use spool::{Admission, Contact, PullTask};
-use tokio::sync::Notify;
+use spool::{Admission, Contact, Meeting, PullTask};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use super::Hop;
 use super::greeting::{Greeted, greet};
+use super::pace::Rate;
 use super::permits::Joined;
 use super::progress::Progress;
 use super::transfer::{Means, Outcome};
 use super::troubles::Troubles;
+use crate::discover::roster::{Reach, Seat, Standing};
 use crate::ended::Ended;
 use crate::notices::Notices;
 use crate::{limits, release};
@@ -48,6 +51,8 @@ pub struct Path {
     pub peer: Peer,
     /// When it was dialled.
     pub dialled: Instant,
+    /// What the roster says of it.
+    pub standing: watch::Receiver<Standing>,
     /// Its signs of life.
     pub progress: Progress,
     /// Digests that cameras do not give as they should.
@@ -81,6 +86,14 @@ pub struct Session<'a> {
     tasks: Tasks,
     /// Number of the key list that the camera was told.
     keys: u64,
+    /// How it is reached; whether it is docked was told in the hello, and does not change within a session.
+    reach: Reach,
+    /// What the camera said of itself, until it is in the logbook.
+    meeting: Meeting,
+    /// Since when there is nothing to do.
+    idle_since: Option<Instant>,
+    /// How fast it may be asked.
+    rate: Rate,
     /// Pages of an inventory that is not whole yet.
     pages: Vec<Page>,
     /// Manifests to be asked for.
@@ -102,12 +115,14 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Greets the camera and serves it until one of the two ends it.
-    pub async fn run(hop: &Hop, path: Path) -> Ended {
+    /// Greets the camera and serves it until one of the two ends it. Whether it has proved who it is, too.
+    pub async fn run(hop: &Hop, mut path: Path) -> (Ended, bool) {
         let (address, at) = (path.address, path.address.to_string());
+        let reach = path.standing.borrow_and_update().reach;
         let greeted = tokio::select! {
-            greeted = greet(hop, &path.peer) => greeted,
-            () = hop.tasks.cancelled() => return Ended::Stopped,
+            greeted = greet(hop, &path.peer, reach.is_docked()) => greeted,
+            left = leaving::left(&mut path.standing) => Err(left),
+            () = hop.tasks.cancelled() => Err(Ended::Stopped),
         };
         let greeted = match greeted {
             Ok(greeted) => greeted,
@@ -116,22 +131,25 @@ impl Session<'_> {
                 if let Some(why) = ended.fault() {
                     hop.accuse(&at, why.to_owned());
                 }
-                return ended;
+                return (ended, false);
             }
         };
         hop.acquit(&at);
         let camera = greeted.camera.clone();
         let now = hop.seams.clock.instant();
-        if hop.roster.busy_elsewhere(&camera, address, now) {
-            return Ended::Elsewhere;
-        }
-        hop.roster
+        let Seat::After(others) = hop.sessions.greeted(address, &camera, now) else {
+            return (Ended::Elsewhere, true);
+        };
+        hop.sessions
             .update(address, |p| p.camera = Some(camera.clone()));
-        let (session, control) = Session::new(hop, path, greeted);
+        // They keep what came of their pulls, so that nothing of it is asked for again.
+        let gone = hop.sessions.gone(&others);
+        let _ = tokio::time::timeout(limits::TAKE_OVER, gone).await;
+        let (session, control) = Session::new(hop, path, greeted, reach);
         let bad_manifest = Arc::clone(&session.bad_manifest);
         // What follows is done whoever ends the session; what others must not see after it goes with its guards.
         let ended = tokio::select! {
-            served = session.serve(control) => served.err().unwrap_or(Ended::Stopped),
+            ended = session.serve(control) => ended,
             () = hop.tasks.cancelled() => Ended::Stopped,
         };
         let subject = camera.serial.to_string();
@@ -145,10 +163,10 @@ impl Session<'_> {
             .storage
             .ask(move |spool, now| spool.contact(left, now))
             .await;
-        ended
+        (ended, true)
     }
 
-    fn new(hop: &Hop, path: Path, greeted: Greeted) -> (Session<'_>, ControlRecv) {
+    fn new(hop: &Hop, path: Path, greeted: Greeted, reach: Reach) -> (Session<'_>, ControlRecv) {
         let tasks = hop.tasks.child();
         let means = Means {
             peer: path.peer.clone(),
@@ -173,6 +191,10 @@ impl Session<'_> {
             means,
             tasks,
             keys: greeted.keys,
+            reach,
+            meeting: leaving::met(greeted.meeting, reach),
+            idle_since: None,
+            rate: Rate::new(hop.camera_bytes_per_second),
             pages: Vec::new(),
             wants: VecDeque::new(),
             pulls: FuturesUnordered::new(),
@@ -188,10 +210,16 @@ impl Session<'_> {
         (session, greeted.recv)
     }
 
-    async fn serve(mut self, mut control: ControlRecv) -> Result<(), Ended> {
+    async fn serve(mut self, mut control: ControlRecv) -> Ended {
+        let served = self.serve_on(&mut control).await;
+        self.let_go().await;
+        served.err().unwrap_or(Ended::Stopped)
+    }
+
+    async fn serve_on(&mut self, control: &mut ControlRecv) -> Result<(), Ended> {
         let came = Contact::CameraCame {
             camera: self.camera.clone(),
-            docked: true,
+            meeting: std::mem::take(&mut self.meeting),
         };
         self.hop
             .storage
@@ -203,12 +231,15 @@ impl Session<'_> {
                 // Lists travel in hello: without the newer one the camera would refuse receipts of newer keys.
                 return Err(Ended::Broken("a newer key list: greeting anew".into()));
             }
+            self.look_at_path()?;
             self.ask_for_manifests().await?;
             self.fill().await?;
             if std::mem::take(&mut self.receipts_may_be_due) {
                 self.release_due().await?;
             }
+            self.let_sleep()?;
             self.show();
+            let pause = self.pause();
             tokio::select! {
                 frame = control.recv() => match frame? {
                     Some(frame) => self.heard(frame).await?,
@@ -218,8 +249,9 @@ impl Session<'_> {
                     Ok((task, outcome)) => self.pulled(&task, outcome)?,
                     Err(e) => return Err(Ended::Broken(format!("a pull ended: {e}"))),
                 },
+                Ok(()) = self.path.standing.changed() => {}
                 () = self.bell.rung.notified() => self.receipts_may_be_due = true,
-                () = tokio::time::sleep(Duration::from_secs(1)) => self.tick(),
+                () = tokio::time::sleep(pause) => self.tick(),
             }
         }
     }
@@ -227,6 +259,7 @@ impl Session<'_> {
     /// Applies one message of the camera.
     async fn heard(&mut self, frame: Bytes) -> Result<(), Ended> {
         let message = codec::decode(&frame)?;
+        self.idle_since = None;
         match message {
             Message::Inventory(bytes) => self.inventory_page(bytes).await,
             Message::Manifest(bytes) => self.manifest(bytes).await,
@@ -362,20 +395,21 @@ impl Session<'_> {
     }
 
     fn show(&self) {
-        let state = if self.in_flight.is_empty() {
-            "idle"
-        } else {
-            "pulling"
-        };
+        let idle = self.in_flight.is_empty();
+        let state = if idle { "idle" } else { "pulling" };
+        let now = self.means.clock.instant();
         let (pulled, last) = (
             self.means.progress.pulled_bytes(),
-            self.means.progress.last(self.means.clock.instant()),
+            self.means.progress.last(now),
         );
-        self.hop.roster.update(self.path.address, |p| {
+        let address = self.path.address;
+        self.hop.sessions.update(address, |p| {
             p.state = state;
             p.pulled_bytes = pulled;
-            p.last_byte = last;
+            p.speed.look(pulled, !idle, now);
         });
+        // Where nothing is asked, nothing is missed.
+        (self.hop.sessions).lives(address, if idle { now } else { last });
     }
 
     async fn say(&mut self, message: &Message) -> Result<(), Ended> {

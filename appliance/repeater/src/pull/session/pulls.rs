@@ -33,9 +33,13 @@ impl Session<'_> {
             self.look_for_work(now).await?;
         }
         for _ in 0..room {
+            if !self.rate.may_ask(now) {
+                break;
+            }
             let Some(task) = self.ready.pop_front() else {
                 break;
             };
+            self.rate.asked(task.length.into(), now);
             self.start(task);
         }
         Ok(())
@@ -53,6 +57,7 @@ impl Session<'_> {
         let crowded = self.hop.permits.others_want(&camera);
         let wall = self.means.clock.now();
         let urgent_left = self.hop.permits.has_urgent_quota(&camera, wall);
+        let weak = !self.reach.takes_routine();
         let looked = self.hop.storage.ask(move |spool, now| {
             let with = |more: &[Digest]| skip.iter().chain(more).copied().collect::<HashSet<_>>();
             let mut tasks = spool.next_pulls(&camera, limits::PULL_BATCH, &with(&behind), now)?;
@@ -64,8 +69,9 @@ impl Session<'_> {
             // Urgent footage has its own reserve of the spool, within its quota, and comes first in these tasks.
             let reserved = over_share || spool.gate() != Gate::Open;
             tasks.retain(|task| match task.class {
-                Class::Urgent => urgent_left || !reserved,
-                _ => !over_share,
+                Class::Urgent => urgent_left || !(reserved || weak),
+                // Whoever is heard badly slows everybody on the air: what can wait does.
+                _ => !over_share && !weak,
             });
             Ok((tasks, over_share))
         });
@@ -83,6 +89,7 @@ impl Session<'_> {
 
     fn start(&mut self, task: PullTask) {
         self.in_flight.insert(task.digest);
+        let nearby = !self.reach.is_docked();
         let (means, permits, tasks) = (
             self.means.clone(),
             self.hop.permits.clone(),
@@ -95,6 +102,7 @@ impl Session<'_> {
                 captured: task.captured,
                 bytes: task.length.into(),
                 now: means.clock.now(),
+                nearby,
             };
             let permit = tokio::select! {
                 permit = permits.take(camera, ask) => permit,
