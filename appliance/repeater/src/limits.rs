@@ -138,3 +138,58 @@ pub const CREDENTIALS_EVERY: Duration = Duration::from_secs(1);
 pub const STOP_DEADLINE: Duration = Duration::from_secs(4);
 /// A thread that has not answered for so long is not alive (above the longest tolerated sync).
 pub const LIVE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Links, their addresses, neighbours and default routes that are taken in from the kernel.
+pub const KERNEL_LINKS: usize = 1024;
+/// See [`KERNEL_LINKS`].
+pub const KERNEL_ADDRESSES: usize = 4096;
+/// See [`KERNEL_LINKS`]; the kernel itself keeps no more than these.
+pub const KERNEL_NEIGHBOURS: usize = 4096;
+/// See [`KERNEL_LINKS`].
+pub const KERNEL_ROUTES: usize = 256;
+/// The UDP port of a camera that is known by its link alone (SPEC section 3).
+pub const CAMERA_PORT: u16 = 47800;
+/// First and longest pause between two echoes to all nodes of a dock's link on which nobody answers.
+pub const ECHO: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(3200));
+/// Echoes that come soon, whoever answers; elsewhere than on docks there are no more.
+pub const ECHO_BURST: u32 = 5;
+/// Pause between two echoes where somebody answers.
+pub const ECHO_ANSWERED: Duration = Duration::from_secs(10);
+/// Who answers none of so many echoes is gone.
+pub const ECHO_MISSED: u32 = 5;
+/// Who answers on one link, at most.
+pub const ECHO_ANSWERS: usize = 64;
+/// Links on which echoes are sent.
+pub const ECHO_LINKS: usize = 128;
+/// Links at which a station has come, waiting to be asked who it is.
+pub const CAME: usize = 16;
+
+/// How often hostapd is asked for all its stations, whatever it tells by itself.
+pub const HOSTAPD_POLL: Duration = Duration::from_secs(5);
+/// How long hostapd may take to answer.
+pub const HOSTAPD_ANSWER: Duration = Duration::from_secs(2);
+/// How often a control socket that is not there is tried.
+pub const HOSTAPD_AGAIN: Duration = Duration::from_millis(500);
+/// Its stations are gone when hostapd has been silent for so long, and that is an alarm.
+pub const HOSTAPD_GONE: Duration = Duration::from_secs(10);
+/// Stations of one control socket.
+pub const BSS_STATIONS: usize = 2048;
+/// How often a list of stations that changed while it was read is begun again at once.
+pub const BSS_RESTARTS: u32 = 8;
+
+/// Announced names of one link that are kept.
+pub const MDNS_NAMES_OF_LINK: usize = 128;
+/// Announced names that are kept, over all links.
+pub const MDNS_NAMES: usize = 1024;
+/// New names of a link that are taken in at once, and after which time there is room for one more.
+pub const MDNS_RATE: (u32, Duration) = (64, Duration::from_millis(125));
+/// A name that has stood for so long has had its chance to be dialled.
+pub const MDNS_TRIED: Duration = Duration::from_secs(10);
+/// Addresses of one name that are kept.
+pub const MDNS_ADDRESSES: usize = 4;
+/// Addresses of one name that are looked at.
+pub const MDNS_ADDRESSES_READ: usize = 16;
+/// Records and timers that the DNS-SD library may keep before it is begun anew.
+pub const MDNS_RECORDS: i64 = 16_384;
+/// Changes of links that the DNS-SD library is told before it is begun anew: it remembers all of them.
+pub const MDNS_LINKS_TOLD: usize = 512;

@@ -44,6 +44,10 @@ pub struct Metrics {
     pub refusals: IntGaugeVec,
     /// Sessions ended for a peer's fault, by code.
     pub peer_faults: IntCounterVec,
+    /// What was found and not passed on, by the source or the reason.
+    pub sightings_dropped: IntCounterVec,
+    /// How often a source lost news and read everything again, by source.
+    pub discovery_resyncs: IntCounterVec,
     /// Bytes reclaimed.
     pub reclaimed_bytes: IntCounter,
     /// When the scrub's present pass began, in seconds since the epoch.
@@ -81,6 +85,18 @@ impl Metrics {
             alarms: gauges(r, "alarm", "Alarms raised, by code", "code")?,
             refusals: gauges(r, "refused_handshakes", "Refused since start", "reason")?,
             peer_faults: counters(r, "peer_faults_total", "Sessions ended for it", "code")?,
+            sightings_dropped: counters(
+                r,
+                "sightings_dropped_total",
+                "Found and not passed on, by reason",
+                "reason",
+            )?,
+            discovery_resyncs: counters(
+                r,
+                "discovery_resyncs_total",
+                "A source lost news and read everything again",
+                "source",
+            )?,
             reclaimed_bytes: counter(r, "reclaimed_bytes_total", "Bytes whose copy was freed")?,
             scrub_pass_started: gauge(r, "scrub_pass_started_seconds", "Start of re-reading")?,
             scrub_oldest_unchecked: gauge(
