@@ -31,9 +31,11 @@ pub const CREDENTIALS_UNUSABLE: &str = "credentials_unusable";
 pub const CAMERA_FAULT: &str = "camera_fault";
 /// A site broke the protocol or signed what does not verify.
 pub const SITE_FAULT: &str = "site_fault";
+/// A hostapd that the configuration names does not answer.
+pub const HOSTAPD_SILENT: &str = "hostapd_silent";
 
 /// Every code that the hops raise; the spool's are `spool::alarm::CODES`.
-pub const CODES: [&str; 8] = [
+pub const CODES: [&str; 9] = [
     NO_ARCHIVE,
     SITE_SILENT,
     SITE_NO_RECEIPTS,
@@ -42,6 +44,7 @@ pub const CODES: [&str; 8] = [
     CREDENTIALS_UNUSABLE,
     CAMERA_FAULT,
     SITE_FAULT,
+    HOSTAPD_SILENT,
 ];
 
 /// Alarms of one code at most; the oldest stand. Each code has its own room: many of one kind hide none of another.

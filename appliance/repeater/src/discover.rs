@@ -9,6 +9,7 @@
 //!
 //! Everything here is bounded and `Copy`: names are at most as long as the kernel's, numbers are the kernel's own.
 
+pub mod hostapd;
 pub mod interfaces;
 pub mod mdns;
 pub mod names;
