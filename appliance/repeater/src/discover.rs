@@ -15,6 +15,7 @@ pub mod mdns;
 pub mod names;
 pub mod roster;
 pub mod settings;
+pub mod sources;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

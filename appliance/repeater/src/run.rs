@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::Context;
@@ -277,12 +278,17 @@ async fn pull_hop(common: Common) -> anyhow::Result<()> {
             );
         }
     }
-    if config.discover.mdns {
-        tasks.spawn(
-            "mdns",
-            discover::mdns::browse(sightings.clone(), tasks.clone()),
-        );
-    }
+    let known = common.sessions.clone();
+    let sources = discover::sources::Sources {
+        settings: config.discover.clone(),
+        folder: config.suspect_dir.clone(),
+        sightings: sightings.clone(),
+        is_camera: Arc::new(move |address| known.has_camera(address)),
+        seams: common.seams.clone(),
+        metrics: common.metrics.clone(),
+        alarms: common.alarms.clone(),
+    };
+    sources.start(&tasks);
     let hop = pull::Hop {
         dialer: dialer.clone(),
         keyring: common.keyring.clone(),

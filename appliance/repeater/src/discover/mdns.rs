@@ -1,134 +1,260 @@
-//! DNS-SD: listens for `_bwc-offload._udp.local` and reports the addresses announced.
+//! DNS-SD: listens for `_bwc-offload._udp.local` on the links that may be used, and reports the addresses announced.
 //!
-//! An announcement is not believed beyond its own link: addresses that are not link-local, private or loopback
-//! are passed over, so that nobody can make the repeater dial across the WAN. A slow reader is dropped by the
-//! library without a word; then the browse is begun again. An address is gone when no name has it any more.
+//! An announcement is not believed beyond its own link ([`near`]), and takes bounded room ([`names`]). The library
+//! keeps whatever anybody multicasts for as long as it says, without a bound: so it is asked every second how much
+//! that is, and begun anew where it is too much, or where names were dropped that now might find room. A slow reader
+//! is dropped by the library without a word; then, too, the browse is begun again. Nobody known is given up for that.
+//!
+//! Links come and go while the browse stands: *interfaces* says which may be used.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+pub mod names;
+pub mod near;
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use link::clock::Clock;
 use link::tasks::Tasks;
-use mdns_sd::{ResolvedService, ServiceDaemon, ServiceEvent};
-use tokio::sync::mpsc::Sender;
+use mdns_sd::{IfKind, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use super::{Sighting, Source};
+use super::interfaces::table::Links;
+use super::{LinkIndex, Sighting};
 use crate::limits;
+use crate::metrics::Metrics;
+use names::{Announcement, Dropped, Names, RUN_OUT};
 
 /// The service type of the camera hop.
 pub const SERVICE: &str = "_bwc-offload._udp.local.";
-/// The addresses of each name.
-type Known = HashMap<String, Vec<SocketAddr>>;
 /// Pause before a browse that ended is begun again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How often the library is asked what it keeps.
+const LOOK: Duration = Duration::from_secs(1);
+/// A browse that dropped names is begun again after this.
+const RETRY: Duration = Duration::from_secs(20);
 
-/// Browses until the tasks are cancelled.
-pub async fn browse(sightings: Sender<Sighting>, tasks: Tasks) {
-    while !tasks.is_cancelled() {
-        if let Err(e) = browse_once(&sightings, &tasks).await {
-            warn!("DNS-SD: {e}; beginning again in {} s", AGAIN.as_secs());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(AGAIN) => {}
-            () = tasks.cancelled() => {}
-        }
-    }
+/// Whether a camera has proved itself at an address.
+pub type IsCamera = Arc<dyn Fn(&SocketAddr) -> bool + Send + Sync>;
+
+/// What the source works with.
+pub struct Mdns {
+    /// The links that may be used.
+    pub links: watch::Receiver<Arc<Links>>,
+    /// To the roster.
+    pub sightings: mpsc::Sender<Sighting>,
+    /// Who has proved itself keeps its place.
+    pub is_camera: IsCamera,
+    /// Time.
+    pub clock: Clock,
+    /// Figures.
+    pub metrics: Metrics,
 }
 
-async fn browse_once(sightings: &Sender<Sighting>, tasks: &Tasks) -> Result<(), mdns_sd::Error> {
-    let daemon = ServiceDaemon::new()?;
-    let events = daemon.browse(SERVICE)?;
-    info!("DNS-SD: listening for {SERVICE}");
-    let mut known = Known::new();
-    loop {
-        let event = tokio::select! {
-            event = events.recv_async() => event,
-            () = tasks.cancelled() => break,
-        };
+impl Mdns {
+    /// Browses until the tasks are cancelled.
+    pub async fn browse(self, tasks: Tasks) {
+        let mut names = Names::default();
+        let mut links = self.links.clone();
+        while !tasks.is_cancelled() {
+            tokio::select! {
+                ended = self.browse_once(&mut names, &mut links) => match ended {
+                    Ok(why) => info!("DNS-SD: {why}; browsing anew"),
+                    Err(e) => warn!("DNS-SD: {e}; beginning again in {} s", AGAIN.as_secs()),
+                },
+                () = tasks.cancelled() => break,
+            }
+            self.metrics
+                .discovery_resyncs
+                .with_label_values(&["mdns"])
+                .inc();
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = tasks.cancelled() => {}
+            }
+        }
+    }
+
+    /// One browse, to its end, and why it ended.
+    async fn browse_once(
+        &self,
+        names: &mut Names,
+        links: &mut watch::Receiver<Arc<Links>>,
+    ) -> Result<&'static str, mdns_sd::Error> {
+        let began = self.clock.instant();
+        let mut browse = Browse::begin()?;
+        names.begin();
+        let mut look = tokio::time::interval(LOOK);
+        let mut dropped = None;
+        let mut ran_out = false;
+        loop {
+            let usable = Arc::clone(&links.borrow_and_update());
+            browse.follow(&usable)?;
+            let now = names.now(&usable);
+            let owed = names.owed(&now);
+            tokio::select! {
+                // Whoever is slow here is cut off by the library: reading comes first.
+                biased;
+                event = browse.events.recv_async() => match event {
+                    Ok(event) => {
+                        if self.hear(event, names, &usable).is_err() {
+                            dropped.get_or_insert(self.clock.instant());
+                        }
+                    }
+                    Err(_) => return Ok("the library gave it up"),
+                },
+                permit = self.sightings.reserve(), if owed.is_some() => {
+                    let (Ok(permit), Some(sighting)) = (permit, owed) else {
+                        return Ok("nobody listens");
+                    };
+                    names.tell(&sighting);
+                    permit.send(sighting);
+                }
+                changed = links.changed() => {
+                    if changed.is_err() {
+                        return Ok("nobody says which links there are");
+                    }
+                }
+                _ = look.tick() => {
+                    if browse.kept().await? > limits::MDNS_RECORDS {
+                        return Ok("the library keeps too much");
+                    }
+                    let now = self.clock.instant();
+                    let since = |at: Instant| now.saturating_duration_since(at);
+                    if dropped.is_some_and(|at| since(at) >= RETRY) {
+                        return Ok("names were dropped that may find room now");
+                    }
+                    if !ran_out && since(began) >= RUN_OUT {
+                        ran_out = true;
+                        names.run_out();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes an event in; an error where a name was dropped that might find room later.
+    fn hear(&self, event: ServiceEvent, names: &mut Names, links: &Links) -> Result<(), ()> {
         match event {
-            Ok(ServiceEvent::ServiceResolved(service)) => {
-                let addresses = addresses(&service);
-                if known.len() >= limits::SIGHTINGS && !known.contains_key(&service.fullname) {
-                    debug!("DNS-SD: more names than are kept");
-                    continue;
+            ServiceEvent::ServiceResolved(service) => {
+                let now = self.clock.instant();
+                let announced = read(&service);
+                let Err(dropped) = names.resolved(announced, links, &*self.is_camera, now) else {
+                    return Ok(());
+                };
+                debug!(name = service.fullname, "passed over: {dropped:?}");
+                self.metrics
+                    .sightings_dropped
+                    .with_label_values(&[dropped.reason()])
+                    .inc();
+                match dropped {
+                    Dropped::Elsewhere(_) => Ok(()),
+                    Dropped::Rate | Dropped::Room => Err(()),
                 }
-                for address in &addresses {
-                    // A full queue means the hop is behind: the announcement comes again.
-                    let _ = sightings.try_send(Sighting::Seen {
-                        address: *address,
-                        link: None,
-                        source: Source::Announced,
-                        news: None,
-                    });
-                }
-                let before = known.insert(service.fullname.clone(), addresses);
-                withdraw(sightings, &known, before);
             }
-            Ok(ServiceEvent::ServiceRemoved(_, name)) => {
-                let before = known.remove(&name);
-                withdraw(sightings, &known, before);
+            ServiceEvent::ServiceRemoved(_, name) => {
+                names.removed(&name);
+                Ok(())
             }
-            Ok(_) => {}
-            Err(_) => break,
-        }
-    }
-    daemon.shutdown().map(drop)
-}
-
-/// Reports those addresses as gone that no name has.
-fn withdraw(sightings: &Sender<Sighting>, known: &Known, before: Option<Vec<SocketAddr>>) {
-    for address in before.unwrap_or_default() {
-        if !known.values().flatten().any(|a| *a == address) {
-            let _ = sightings.try_send(Sighting::Gone {
-                address,
-                source: Source::Announced,
-            });
+            _ => Ok(()),
         }
     }
 }
 
-fn addresses(service: &ResolvedService) -> Vec<SocketAddr> {
-    let port = service.port;
-    let all = service.addresses.iter().map(mdns_sd::ScopedIp::to_ip_addr);
-    all.filter(is_near)
-        .take(8)
-        .map(|ip| SocketAddr::new(ip, port))
-        .collect()
+/// The library at work; it ends with its drop.
+struct Browse {
+    daemon: ServiceDaemon,
+    events: Receiver<ServiceEvent>,
+    /// On which links it listens, and with which addresses of ours.
+    on: Links,
+    /// What it was told of links: it remembers all of it.
+    told: usize,
 }
 
-/// Whether an address can be a camera's on this station's own links.
-fn is_near(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_loopback(),
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback(),
+impl Browse {
+    fn begin() -> Result<Browse, mdns_sd::Error> {
+        let daemon = ServiceDaemon::new()?;
+        daemon.disable_interface(IfKind::All)?;
+        let events = daemon.browse(SERVICE)?;
+        info!("DNS-SD: listening for {SERVICE}");
+        Ok(Browse {
+            daemon,
+            events,
+            on: Links::new(),
+            told: 0,
+        })
+    }
+
+    /// Listens on these links, and on no others.
+    fn follow(&mut self, links: &Links) -> Result<(), mdns_sd::Error> {
+        let same = |index: &LinkIndex| {
+            let addresses = |links: &Links| {
+                let usable = links.get(index).filter(|usable| usable.carrier);
+                usable.map(|usable| (usable.prefixes.clone(), usable.can_probe))
+            };
+            addresses(&self.on) == addresses(links)
+        };
+        let all: BTreeSet<LinkIndex> = self.on.keys().chain(links.keys()).copied().collect();
+        let changed: Vec<LinkIndex> = all.into_iter().filter(|index| !same(index)).collect();
+        for index in changed {
+            let kinds = vec![IfKind::IndexV4(index), IfKind::IndexV6(index)];
+            self.told += 1;
+            if links.get(&index).is_some_and(|usable| usable.carrier) {
+                self.daemon.enable_interface(kinds)?;
+            } else {
+                self.daemon.disable_interface(kinds)?;
+            }
+        }
+        self.on.clone_from(links);
+        if self.told > limits::MDNS_LINKS_TOLD {
+            return Err(mdns_sd::Error::Msg("links changed very often".into()));
+        }
+        Ok(())
+    }
+
+    /// How much the library keeps.
+    async fn kept(&self) -> Result<i64, mdns_sd::Error> {
+        let answer = self.daemon.get_metrics()?;
+        let figures = answer
+            .recv_async()
+            .await
+            .map_err(|_| mdns_sd::Error::Msg("the library does not answer".into()))?;
+        // A timer is small, and each announcement of a camera that we know leaves some.
+        let weighed = figures.iter().map(|(key, count)| match key.as_str() {
+            "timer" => count / 64,
+            key if key.starts_with("cached-") => *count,
+            _ => 0,
+        });
+        Ok(weighed.sum())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
+impl Drop for Browse {
+    fn drop(&mut self) {
+        if let Err(e) = self.daemon.shutdown() {
+            warn!("DNS-SD: the library does not end: {e}");
+        }
+    }
+}
 
-    #[test]
-    fn nobody_makes_us_dial_across_the_wan() {
-        for far in [
-            "8.8.8.8",
-            "100.64.0.1",
-            "2001:db8::1",
-            "224.0.0.1",
-            "0.0.0.0",
-        ] {
-            assert!(!is_near(&far.parse().unwrap()), "{far}");
-        }
-        for near in [
-            "192.168.1.7",
-            "10.0.0.1",
-            "169.254.3.4",
-            "127.0.0.1",
-            "fd00::1",
-        ] {
-            assert!(is_near(&near.parse().unwrap()), "{near}");
-        }
+/// An announcement, as the library read it.
+fn read(service: &ResolvedService) -> Announcement {
+    let news = service.get_property_val_str("n").and_then(names::news);
+    let addresses = service.addresses.iter().flat_map(|scoped| {
+        let on: Vec<LinkIndex> = match scoped {
+            ScopedIp::V4(v4) => v4.interface_ids().iter().map(|id| id.index).collect(),
+            ScopedIp::V6(v6) => vec![v6.scope_id().index],
+            _ => Vec::new(),
+        };
+        let ip = scoped.to_ip_addr();
+        on.into_iter().map(move |link| (ip, link))
+    });
+    Announcement {
+        name: service.fullname.clone(),
+        port: service.port,
+        addresses: addresses.take(limits::MDNS_ADDRESSES_READ).collect(),
+        news,
     }
 }

@@ -113,6 +113,14 @@ impl Sessions {
         self.lock().roster.is_seen(address)
     }
 
+    /// Whether a camera has proved itself at this address.
+    #[must_use]
+    pub fn has_camera(&self, address: &SocketAddr) -> bool {
+        let state = self.lock();
+        let present = state.present.get(address);
+        present.is_some_and(|p| p.camera.is_some()) || state.roster.has_camera(address)
+    }
+
     /// A dial, and the session that it led to, are over.
     pub(super) fn ended(&self, address: SocketAddr, tried: Tried, now: Instant) {
         self.lock().standings.remove(&address);

@@ -182,6 +182,13 @@ impl Roster {
         path.is_some_and(|p| !p.sources.is_empty())
     }
 
+    /// Whether a camera has proved itself at this address, and nothing says that it may be another by now.
+    #[must_use]
+    pub fn has_camera(&self, address: &SocketAddr) -> bool {
+        let path = self.paths.get(address);
+        path.is_some_and(|p| p.camera.is_some())
+    }
+
     /// Whether its camera is served on another path that is at least as good, and lives.
     fn is_served_elsewhere(&self, address: SocketAddr, path: &Path, now: Instant) -> bool {
         let Some(camera) = &path.camera else {
