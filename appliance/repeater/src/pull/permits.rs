@@ -436,7 +436,8 @@ mod tests {
             drop(comes(wire.as_mut()).await);
             drop(comes(last.as_mut()).await);
             drop((wired, more));
-            assert_eq!((permits.lock().free, permits.lock().air), (3, 1));
+            let pool = permits.lock();
+            assert_eq!((pool.free, pool.air), (3, 1));
         })
         .unwrap();
     }

@@ -171,6 +171,9 @@ impl Path {
 
     /// Something is new here: it is dialled at once, unless that happens all the time.
     pub(super) fn wake(&mut self, now: Instant) {
+        if self.sources.is_empty() {
+            return; // nobody speaks for it: whoever does will wake it
+        }
         match self.state {
             State::Due(at) => {
                 let soon = self.wakes.take(now);

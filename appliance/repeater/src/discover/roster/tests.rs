@@ -1,3 +1,5 @@
+//! The roster in virtual time: one test for each rule of its essay, and whatever else may happen in any order.
+
 #![allow(clippy::unwrap_used, reason = "tests")]
 use std::time::Duration;
 
