@@ -224,8 +224,10 @@ fn an_idle_nearby_camera_sleeps_until_its_news_its_association_or_a_better_signa
     let mut at = now;
     let sleeps = |r: &mut Roster, at: Instant| {
         assert_eq!(r.dials(at), [here]);
+        r.greeted(here, &camera(1), at);
         r.ended(here, Tried::Idle, at);
         assert_eq!(r.dials(at + seconds(60)), []);
+        assert!(!r.near(at)[0].connected, "it is here, and sleeps");
         at + seconds(60)
     };
     at = sleeps(&mut r, at);
@@ -234,6 +236,7 @@ fn an_idle_nearby_camera_sleeps_until_its_news_its_association_or_a_better_signa
     r.apply(seen(here, AIR, Source::Announced, Some(2)), at);
     at = sleeps(&mut r, at);
     r.apply(station(7, Presence::Left, -74), at);
+    assert_eq!(r.near(at), [], "it left");
     r.apply(station(7, Presence::Associated, -74), at);
     at = sleeps(&mut r, at);
     r.apply(station(7, Presence::Associated, -60), at);

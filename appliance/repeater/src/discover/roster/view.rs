@@ -9,7 +9,7 @@ use super::path::State;
 use super::{Path, Reach, Roster};
 use crate::discover::LinkName;
 
-/// A camera that is docked or near.
+/// A camera that is docked or near: it is served, or was let sleep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Near {
     /// Who it is, as its last session proved.
@@ -39,11 +39,13 @@ impl Roster {
     pub fn near(&self, now: Instant) -> Vec<Near> {
         let mut all: Vec<(CameraId, (bool, bool, bool), Near)> = Vec::new();
         for (address, path) in &self.paths {
-            let Some(camera) = path.camera.clone().filter(|_| self.is_here(*address, path)) else {
+            let connected = matches!(path.state, State::Session { .. }) && !path.cut;
+            // One that sleeps is here as long as its link and its station are; another one is not heard of.
+            let here = connected || (path.asleep && self.is_wanted(*address, path));
+            let Some(camera) = path.camera.clone().filter(|_| here) else {
                 continue;
             };
             let reach = self.reach(*address);
-            let connected = matches!(path.state, State::Session { .. }) && !path.cut;
             let lively = path.is_lively(now);
             let near = Near {
                 camera: camera.clone(),
