@@ -161,6 +161,8 @@ pub const ECHO_MISSED: u32 = 5;
 pub const ECHO_ANSWERS: usize = 64;
 /// Links on which echoes are sent.
 pub const ECHO_LINKS: usize = 128;
+/// How often the roster is told again of everybody who is there: it may have had no room before.
+pub const REMIND: Duration = Duration::from_secs(30);
 /// Links at which a station has come, waiting to be asked who it is.
 pub const CAME: usize = 16;
 

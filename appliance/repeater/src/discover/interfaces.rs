@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 use super::settings::Settings;
-use super::{Link, LinkIndex, Medium, Sighting};
+use super::{Link, LinkIndex, Medium, Sighting, Source};
 use crate::limits;
 use crate::metrics::Metrics;
 use asking::{Asking, Ended, Next};
@@ -81,6 +81,7 @@ impl Interfaces {
         let mut kernel = Kernel::open().await?;
         let echo = open_echo(&self.settings).await;
         let mut buffer = [0; 256];
+        let mut remind = tokio::time::interval(limits::REMIND);
         state.asking = Asking::default();
         let first = state.asking.restart(self.seams.clock.instant());
         state.ask(&kernel, first)?;
@@ -114,6 +115,7 @@ impl Interfaces {
                         self.metrics.sightings_dropped.with_label_values(&["echo"]).inc();
                     }
                 }
+                _ = remind.tick() => state.told.remind(),
                 () = sleep_until(wake) => {}
             }
             let now = self.seams.clock.instant();
@@ -276,7 +278,12 @@ impl State {
             let here = links.get(&port).is_none_or(|usable| usable.carrier);
             if here && !own(ip.into()) {
                 let at = SocketAddrV6::new(ip, limits::CAMERA_PORT, 0, link);
-                answering.insert(SocketAddr::V6(at), port);
+                let medium = links.get(&port).map(|usable| usable.medium);
+                let source = match medium {
+                    Some(Medium::Dock { .. }) => Source::Neighbour,
+                    _ => Source::Station,
+                };
+                answering.insert(SocketAddr::V6(at), (port, source));
             }
         }
         self.now = Now {

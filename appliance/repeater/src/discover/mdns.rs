@@ -87,6 +87,7 @@ impl Mdns {
         let mut browse = Browse::begin()?;
         names.begin();
         let mut look = tokio::time::interval(LOOK);
+        let mut remind = tokio::time::interval(limits::REMIND);
         let mut dropped = None;
         let mut ran_out = false;
         loop {
@@ -117,6 +118,7 @@ impl Mdns {
                         return Ok("nobody says which links there are");
                     }
                 }
+                _ = remind.tick() => names.remind(),
                 _ = look.tick() => {
                     if browse.kept().await? > limits::MDNS_RECORDS {
                         return Ok("the library keeps too much");
@@ -141,14 +143,20 @@ impl Mdns {
             ServiceEvent::ServiceResolved(service) => {
                 let now = self.clock.instant();
                 let announced = read(&service);
-                let Err(dropped) = names.resolved(announced, links, &*self.is_camera, now) else {
-                    return Ok(());
+                let count = |reason| {
+                    let reasons = &self.metrics.sightings_dropped;
+                    reasons.with_label_values(&[reason])
+                };
+                let dropped = match names.resolved(announced, links, &*self.is_camera, now) {
+                    Ok(0) => return Ok(()),
+                    Ok(passed_over) => {
+                        count("announced_elsewhere").inc_by(passed_over as u64);
+                        return Ok(());
+                    }
+                    Err(dropped) => dropped,
                 };
                 debug!(name = service.fullname, "passed over: {dropped:?}");
-                self.metrics
-                    .sightings_dropped
-                    .with_label_values(&[dropped.reason()])
-                    .inc();
+                count(dropped.reason()).inc();
                 match dropped {
                     Dropped::Elsewhere(_) => Ok(()),
                     Dropped::Rate | Dropped::Room => Err(()),

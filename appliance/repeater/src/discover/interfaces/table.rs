@@ -101,6 +101,8 @@ pub struct Usable {
     pub prefixes: Vec<Prefix>,
     /// Whether an echo can be sent from it: it has a link-local address that is no longer tentative.
     pub can_probe: bool,
+    /// Of a bridge: the usable port behind which each address is.
+    pub ports: BTreeMap<IpAddr, LinkIndex>,
 }
 
 impl Usable {
@@ -108,6 +110,12 @@ impl Usable {
     #[must_use]
     pub fn is_own(&self, ip: IpAddr) -> bool {
         self.prefixes.iter().any(|p| p.own == ip)
+    }
+
+    /// Where an address of this link is: at a port of it, or on the link itself.
+    #[must_use]
+    pub fn port(&self, ip: IpAddr) -> LinkIndex {
+        self.ports.get(&ip).copied().unwrap_or(self.link.index)
     }
 }
 
@@ -231,7 +239,17 @@ impl Table {
                 (*index, self.describe(news, medium))
             })
         };
-        self.links.iter().filter_map(usable).collect()
+        let mut links: Links = self.links.iter().filter_map(usable).collect();
+        for ((link, ip), mac) in self.neighbours.iter() {
+            let port = self.port(*link, *mac);
+            if port != *link
+                && links.contains_key(&port)
+                && let Some(bridge) = links.get_mut(link)
+            {
+                bridge.ports.insert(*ip, port);
+            }
+        }
+        links
     }
 
     fn describe(&self, news: &LinkNews, medium: Medium) -> Usable {
@@ -253,6 +271,7 @@ impl Table {
             loopback: news.loopback,
             prefixes: own.iter().map(|o| o.prefix).collect(),
             can_probe,
+            ports: BTreeMap::new(),
         }
     }
 
@@ -271,14 +290,18 @@ impl Table {
         ports.next().map_or(link, |(port, _)| port)
     }
 
-    /// Everybody on links that may be used, at the port of the bridge where there is one.
+    /// Everybody on links that may be used: on the link, and at the port of it where it is a bridge.
     #[must_use]
     pub fn neighbours(&self, links: &Links) -> BTreeMap<(LinkIndex, IpAddr), Mac> {
-        let at_port = |((link, ip), mac): (&(LinkIndex, IpAddr), &Mac)| {
-            let port = self.port(*link, *mac);
-            links.contains_key(&port).then_some(((port, *ip), *mac))
-        };
-        self.neighbours.iter().filter_map(at_port).collect()
+        let mut all = BTreeMap::new();
+        for ((link, ip), mac) in self.neighbours.iter() {
+            for link in [*link, self.port(*link, *mac)] {
+                if links.contains_key(&link) {
+                    all.insert((link, *ip), *mac);
+                }
+            }
+        }
+        all
     }
 
     /// How many messages there was no room for since this was last asked.

@@ -17,16 +17,18 @@ pub struct Now {
     pub links: Links,
     /// Who has an address there.
     pub neighbours: BTreeMap<(LinkIndex, IpAddr), Mac>,
-    /// Who answers an echo, and on which link.
-    pub answering: BTreeMap<SocketAddr, LinkIndex>,
+    /// Who answers an echo, on which link, and how that is called.
+    pub answering: BTreeMap<SocketAddr, (LinkIndex, Source)>,
 }
 
 /// What was told.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     links: BTreeMap<LinkIndex, Shown>,
-    neighbours: BTreeMap<(LinkIndex, IpAddr), Mac>,
-    answering: BTreeMap<SocketAddr, LinkIndex>,
+    neighbours: BTreeMap<(LinkIndex, IpAddr), (Mac, u64)>,
+    answering: BTreeMap<SocketAddr, (LinkIndex, Source, u64)>,
+    /// Counts reminders: what was told in an earlier round is told again.
+    round: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,15 +85,18 @@ impl Told {
     }
 
     fn silent(&self, now: &Now) -> Option<Sighting> {
-        let mut was = self.answering.keys();
-        let address = *was.find(|address| !now.answering.contains_key(address))?;
-        let source = Source::Neighbour;
+        let says = |at: &SocketAddr| now.answering.get(at).map(|(_, source)| *source);
+        let mut was = self.answering.iter();
+        let (address, (_, source, _)) =
+            was.find(|(at, (_, source, _))| says(at) != Some(*source))?;
+        let (address, source) = (*address, *source);
         Some(Sighting::Gone { address, source })
     }
 
     fn neighbour(&self, now: &Now) -> Option<Sighting> {
         let mut all = now.neighbours.iter();
-        let ((link, ip), mac) = all.find(|(key, mac)| self.neighbours.get(key) != Some(mac))?;
+        let was = |key| self.neighbours.get(key).copied();
+        let ((link, ip), mac) = all.find(|(key, mac)| was(*key) != Some((**mac, self.round)))?;
         Some(Sighting::Neighbour {
             link: *link,
             mac: *mac,
@@ -101,12 +106,14 @@ impl Told {
 
     fn answering(&self, now: &Now) -> Option<Sighting> {
         let mut all = now.answering.iter();
-        let (address, link) =
-            all.find(|(address, link)| self.answering.get(address) != Some(link))?;
+        let was = |at| self.answering.get(at).copied();
+        let (address, (link, source)) =
+            all.find(|(at, (link, source))| was(*at) != Some((*link, *source, self.round)))?;
+        let (link, source) = (*link, *source);
         Some(Sighting::Seen {
             address: *address,
-            link: Some(*link),
-            source: Source::Neighbour,
+            link: Some(link),
+            source,
             news: None,
         })
     }
@@ -121,7 +128,7 @@ impl Told {
             } => {
                 self.links.remove(&link.index);
                 // Its number may come again, for another link with others on it.
-                self.neighbours.retain(|(l, _), _| *l != link.index);
+                self.nobody(link.index);
             }
             Sighting::Link {
                 link,
@@ -143,21 +150,37 @@ impl Told {
                 };
                 self.links.insert(link.index, shown);
                 if !carrier {
-                    // Whoever is there afterwards is told again.
-                    self.neighbours.retain(|(l, _), _| *l != link.index);
+                    self.nobody(link.index);
                 }
             }
             Sighting::Neighbour { link, mac, ip } => {
-                self.neighbours.insert((*link, *ip), *mac);
+                self.neighbours.insert((*link, *ip), (*mac, self.round));
             }
-            Sighting::Seen { address, link, .. } => {
-                self.answering.insert(*address, link.unwrap_or_default());
+            Sighting::Seen {
+                address,
+                link,
+                source,
+                ..
+            } => {
+                let is = (link.unwrap_or_default(), *source, self.round);
+                self.answering.insert(*address, is);
             }
             Sighting::Gone { address, .. } => {
                 self.answering.remove(address);
             }
             Sighting::Station { .. } => {}
         }
+    }
+
+    /// The roster takes it that nobody is on this link; whoever is, is told again.
+    fn nobody(&mut self, link: LinkIndex) {
+        self.neighbours.retain(|(l, _), _| *l != link);
+        self.answering.retain(|_, (l, _, _)| *l != link);
+    }
+
+    /// Everybody who is there is told again, one after the other: the roster may have had no room for somebody.
+    pub fn remind(&mut self) {
+        self.round += 1;
     }
 
     /// Forgets neighbours that are no more, so that they are told if they come again.

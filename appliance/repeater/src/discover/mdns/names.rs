@@ -57,7 +57,9 @@ impl Dropped {
 pub struct Names {
     names: HashMap<String, Name>,
     rates: BTreeMap<LinkIndex, Rate>,
-    told: BTreeMap<SocketAddr, (LinkIndex, Option<u64>)>,
+    told: BTreeMap<SocketAddr, (LinkIndex, Option<u64>, u64)>,
+    /// Counts reminders: what was told in an earlier round is told again.
+    round: u64,
     /// Counts changes, so that of two names at one address the later one's news hold.
     changes: u64,
     /// The present browse: what an earlier one found and this one does not find again runs out.
@@ -110,7 +112,7 @@ impl Names {
         self.names.retain(|_, name| name.browse == browse);
     }
 
-    /// A name is announced.
+    /// A name is announced. How many of its addresses were passed over.
     ///
     /// # Errors
     /// Why it was not taken in.
@@ -120,9 +122,15 @@ impl Names {
         links: &Links,
         is_camera: &dyn Fn(&SocketAddr) -> bool,
         now: Instant,
-    ) -> Result<(), Dropped> {
+    ) -> Result<usize, Dropped> {
         let link = place(&announced, links).map_err(Dropped::Elsewhere)?;
-        // What is dialled over needs no name; scoped ones first.
+        let port = announced.port;
+        let elsewhere = |(ip, on): &&(IpAddr, LinkIndex)| judge(*ip, port, *on, links).is_err();
+        let passed_over = announced.addresses.iter().filter(elsewhere).count();
+        announced
+            .addresses
+            .retain(|(ip, on)| judge(*ip, port, *on, links).is_ok());
+        // Those that need no router first.
         announced.addresses.sort_by_key(|(ip, link)| {
             let local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
             (!local, *link, *ip)
@@ -134,7 +142,7 @@ impl Names {
             name.change = change;
             name.browse = browse;
             name.announced = announced;
-            return Ok(());
+            return Ok(passed_over);
         }
         let (burst, _) = limits::MDNS_RATE;
         let fresh = Rate {
@@ -153,7 +161,7 @@ impl Names {
             announced,
         };
         self.names.insert(name.announced.name.clone(), name);
-        Ok(())
+        Ok(passed_over)
     }
 
     fn make_room(
@@ -222,13 +230,21 @@ impl Names {
             let address = *address;
             return Some(Sighting::Gone { address, source });
         }
-        let fresh = now.iter().find(|(at, is)| self.told.get(at) != Some(is));
+        let was = |at| self.told.get(at).copied();
+        let fresh = now
+            .iter()
+            .find(|(at, (link, news))| was(*at) != Some((*link, *news, self.round)));
         fresh.map(|(address, (link, news))| Sighting::Seen {
             address: *address,
             link: Some(*link),
             source,
             news: *news,
         })
+    }
+
+    /// Everybody is told again, one after the other: the roster may have had no room for somebody.
+    pub fn remind(&mut self) {
+        self.round += 1;
     }
 
     /// It was told.
@@ -240,7 +256,7 @@ impl Names {
                 news,
                 ..
             } => {
-                self.told.insert(*address, (*link, *news));
+                self.told.insert(*address, (*link, *news, self.round));
             }
             Sighting::Gone { address, .. } => {
                 self.told.remove(address);
@@ -258,7 +274,12 @@ impl Name {
     ) -> impl Iterator<Item = (SocketAddr, LinkIndex)> + 'a {
         let port = self.announced.port;
         let all = self.announced.addresses.iter();
-        all.filter_map(move |(ip, link)| Some((judge(*ip, port, *link, links).ok()?, *link)))
+        all.filter_map(move |(ip, on)| {
+            let at = judge(*ip, port, *on, links).ok()?;
+            // Behind a bridge's port that may be a dock's.
+            let link = links.get(on).map_or(*on, |usable| usable.port(*ip));
+            Some((at, link))
+        })
     }
 }
 

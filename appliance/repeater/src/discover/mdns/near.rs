@@ -97,6 +97,7 @@ pub(super) mod tests {
                 loopback: *name == "lo",
                 prefixes: own.iter().map(prefix).collect(),
                 can_probe: true,
+                ports: std::collections::BTreeMap::new(),
             };
             (*index, usable)
         };

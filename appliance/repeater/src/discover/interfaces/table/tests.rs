@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::told::{Now, Told};
 use super::*;
 use crate::discover::settings::{By, Dock};
-use crate::discover::{LinkState, Sighting};
+use crate::discover::{LinkState, Sighting, Source};
 
 fn settings() -> Settings {
     Settings {
@@ -168,6 +168,39 @@ fn a_cable_is_pulled_and_put_back_whether_or_not_somebody_looked() {
 }
 
 #[test]
+fn who_answers_is_told_again_after_its_link_was_down_and_now_and_then() {
+    let (mut table, mut told) = (Table::default(), Told::default());
+    table.apply(link(4, "dock1", true, 0));
+    let at = "[fe80::9%4]:47800".parse().unwrap();
+    let owed = |table: &Table, told: &mut Told, here: bool| {
+        let mut now = now(table, &settings());
+        if here {
+            now.answering.insert(at, (4, Source::Neighbour));
+        }
+        let mut all = Vec::new();
+        while let Some(owed) = told.owed(&now) {
+            told.tell(&owed, &now);
+            all.push(match owed {
+                Sighting::Link { state, .. } => format!("{state:?}"),
+                Sighting::Seen { .. } => "Seen".into(),
+                Sighting::Gone { .. } => "Gone".into(),
+                other => format!("{other:?}"),
+            });
+        }
+        all
+    };
+    assert_eq!(owed(&table, &mut told, true), ["Up", "Seen"]);
+    assert!(owed(&table, &mut told, true).is_empty());
+    told.remind();
+    assert_eq!(owed(&table, &mut told, true), ["Seen"]);
+    assert_eq!(owed(&table, &mut told, false), ["Gone"]);
+    owed(&table, &mut told, true);
+    // Off and on before anybody looked, and it answers already.
+    table.apply(link(4, "dock1", true, 1));
+    assert_eq!(owed(&table, &mut told, true), ["Down", "Up", "Seen"]);
+}
+
+#[test]
 fn what_a_dump_does_not_name_is_gone_when_it_ends() {
     let (mut table, mut told) = (Table::default(), Told::default());
     for (index, name) in [(4, "dock1"), (5, "dock2")] {
@@ -199,9 +232,13 @@ fn who_is_behind_a_bridges_port_is_at_that_port() {
     table.apply(behind(false));
     assert_eq!(table.port(9, mac), 4);
     let now = now(&table, &settings());
-    assert_eq!(now.neighbours.keys().next().unwrap().0, 4);
+    let ip: IpAddr = "fe80::9".parse().unwrap();
+    let both: Vec<_> = now.neighbours.into_keys().collect();
+    assert_eq!(both, [(4, ip), (9, ip)]);
+    assert_eq!((now.links[&9].port(ip), now.links[&4].port(ip)), (4, 4));
     table.apply(behind(true));
     assert_eq!(table.port(9, mac), 9);
+    assert_eq!(table.usable(&settings())[&9].port(ip), 9);
 }
 
 #[test]

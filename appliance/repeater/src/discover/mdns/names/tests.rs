@@ -87,6 +87,20 @@ fn an_address_is_told_once_with_its_news_and_gone_when_no_name_has_it() {
 }
 
 #[test]
+fn everybody_is_told_again_now_and_then_and_at_a_bridges_port() {
+    let (mut names, mut links, now) = (Names::default(), two(), start());
+    let camera = said("a", "fe80::9", 2);
+    names.resolved(camera, &links, &nobody, now).unwrap();
+    assert_eq!(tell(&mut names, &links), [seen("[fe80::9%2]:47800", 2, 1)]);
+    names.remind();
+    assert_eq!(tell(&mut names, &links), [seen("[fe80::9%2]:47800", 2, 1)]);
+    assert_eq!(tell(&mut names, &links), []);
+    let bridge = links.get_mut(&2).unwrap();
+    bridge.ports.insert("fe80::9".parse().unwrap(), 3);
+    assert_eq!(tell(&mut names, &links), [seen("[fe80::9%2]:47800", 3, 1)]);
+}
+
+#[test]
 fn a_link_that_may_not_be_used_any_more_takes_its_names_along() {
     let (mut names, mut links, now) = (Names::default(), two(), start());
     for (name, on) in [("a", 2), ("b", 3)] {
@@ -112,6 +126,11 @@ fn what_points_elsewhere_takes_no_room() {
         assert_eq!(dropped.unwrap_err().reason(), why, "{ip}");
     }
     assert!(names.is_empty());
+    // Of several addresses those count that are there.
+    let mut both = said("both", "fe80::9", 2);
+    both.addresses.push(("8.8.8.8".parse().unwrap(), 2));
+    assert_eq!(names.resolved(both, &links, &nobody, now), Ok(1));
+    assert_eq!(tell(&mut names, &links), [seen("[fe80::9%2]:47800", 2, 1)]);
 }
 
 #[test]
