@@ -109,9 +109,10 @@ impl Interfaces {
                 Some(link) = self.came.recv() => self.came(state, link),
                 heard = receive(echo.as_ref(), &mut buffer) => {
                     let (length, from) = heard?;
-                    if state.probes.answer(&from, buffer.get(..length).unwrap_or_default()) {
+                    let packet = buffer.get(..length).unwrap_or_default();
+                    if state.probes.answer(&from, packet) {
                         state.stale = true;
-                    } else {
+                    } else if probe::is_answer(packet) {
                         self.metrics.sightings_dropped.with_label_values(&["echo"]).inc();
                     }
                 }
@@ -268,6 +269,7 @@ impl State {
             }
         }
         self.probes.docks(docks.into_iter(), now);
+        self.probes.keep(|link| self.table.has(link));
         let neighbours = self.table.neighbours(&links);
         let own = |ip| links.values().any(|usable| usable.is_own(ip));
         let mut answering = std::collections::BTreeMap::new();

@@ -114,6 +114,11 @@ impl Probes {
         self.links.remove(&link);
     }
 
+    /// Forgets the links that are no more.
+    pub fn keep(&mut self, is_there: impl Fn(LinkIndex) -> bool) {
+        self.links.retain(|link, _| is_there(*link));
+    }
+
     /// The links to ask now, and what to send.
     pub fn due(&mut self, now: Instant) -> Vec<(LinkIndex, Vec<u8>)> {
         let mut due = Vec::new();
@@ -168,8 +173,14 @@ fn request(number: u64, sequence: u16) -> Vec<u8> {
     bytes
 }
 
-fn is_reply(packet: &[u8], number: u64) -> bool {
+/// Whether a packet answers somebody's echo: a raw socket hears all else that ICMPv6 carries, too.
+#[must_use]
+pub fn is_answer(packet: &[u8]) -> bool {
     packet.first() == Some(&ECHO_REPLY)
+}
+
+fn is_reply(packet: &[u8], number: u64) -> bool {
+    is_answer(packet)
         && packet.get(1) == Some(&0)
         && packet.get(HEADER..) == Some(&number.to_be_bytes())
 }
@@ -251,6 +262,8 @@ mod tests {
         assert_eq!(times.len(), usize::try_from(limits::ECHO_BURST).unwrap());
         probes.hasten(5, Why::Station, start + Duration::from_secs(60));
         assert!(probes.next().is_some(), "the next one, too");
+        probes.keep(|link| link != 5);
+        assert_eq!(probes.next(), None, "there is no such link any more");
     }
 
     #[test]

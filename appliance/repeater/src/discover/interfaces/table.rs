@@ -201,6 +201,12 @@ impl Table {
         }
     }
 
+    /// Whether there is such a link, one that may be used or another.
+    #[must_use]
+    pub fn has(&self, link: LinkIndex) -> bool {
+        self.links.get(&link).is_some()
+    }
+
     /// Links whose place in sysfs is not known under their present name.
     #[must_use]
     pub fn unplaced(&self) -> Vec<Link> {
