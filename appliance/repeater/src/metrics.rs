@@ -22,6 +22,8 @@ pub struct Metrics {
     pub outstanding: IntGauge,
     /// Segments announced and on no known holder: must be 0.
     pub unaccounted: IntGauge,
+    /// Segments that are over, and forgotten since the start.
+    pub forgotten: IntGauge,
     /// Bytes that the spool uses, with what pulls have reserved.
     pub spool_used_bytes: IntGauge,
     /// Bytes that the spool may use.
@@ -74,6 +76,11 @@ impl Metrics {
             segment_bytes: gauges(r, "segment_bytes", "Sealed bytes by stage", "stage")?,
             outstanding: gauge(r, "outstanding_segments", "Announced and not archived")?,
             unaccounted: gauge(r, "unaccounted_segments", "On no known holder: must be 0")?,
+            forgotten: gauge(
+                r,
+                "forgotten_segments",
+                "Over and forgotten since the start",
+            )?,
             spool_used_bytes: gauge(r, "spool_used_bytes", "Bytes used, with reservations")?,
             spool_capacity_bytes: gauge(r, "spool_capacity_bytes", "What the spool may use")?,
             gate: gauge(r, "gate", "0 open, 1 urgent footage only, 2 closed")?,

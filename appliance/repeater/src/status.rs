@@ -91,6 +91,8 @@ pub struct SpoolStatus {
     pub outstanding: u64,
     /// Segments announced and on no known holder.
     pub unaccounted: u64,
+    /// Segments released, reclaimed and forgotten since the start: in no stage any more, and in the logbook.
+    pub forgotten: u64,
     /// Head of the logbook: entries and hash.
     pub logbook: (u64, String),
     /// For how long some byte kept may not have been read again, in seconds; none while none is kept.
@@ -214,6 +216,7 @@ async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
             bytes: by_stage(|stage| tally(stage).iter().map(|t| t.bytes).sum()),
             outstanding: look.counts.outstanding.segments,
             unaccounted: look.counts.unaccounted.segments,
+            forgotten: look.counts.forgotten.segments,
             logbook: look.logbook,
             oldest_unchecked_seconds: look
                 .unchecked_since

@@ -177,6 +177,8 @@ impl Ledger {
             .path(path)
             .cache_capacity(limits::LEDGER_CACHE_BYTES)
             .flush_every_ms(None);
+        let file = path.join("db");
+        let before = File::open(&file).ok();
         // A ledger that was just closed here keeps its lock until sled's threads are done with it; another
         // process cannot be it: the folder is locked.
         let mut tries = 0;
@@ -188,10 +190,10 @@ impl Ledger {
                     tries += 1;
                     std::thread::sleep(OPEN_PAUSE);
                 }
+                Err(sled::Error::Io(e)) => return Err(unopened(folder, before.as_ref(), e)),
                 other => break other?,
             }
         };
-        let file = path.join("db");
         let watched = Watched::new(db).at(path)?;
         Ok((watched, File::open(&file).at(&file)?))
     }
@@ -373,6 +375,15 @@ impl Drop for Ledger {
             .take()
             .into_iter()
             .for_each(|db| self.doubt.close(db));
+    }
+}
+
+/// What follows from an open that sled could not end. It says "full" of a write and of a sync alike; a descriptor from before
+/// is told of a failed sync, too, and that is never tried again.
+fn unopened(folder: &Folder, before: Option<&File>, error: std::io::Error) -> SpoolError {
+    match before.map(File::sync_data) {
+        Some(Err(e)) => folder.suspect("ledger", e),
+        _ => sled::Error::Io(error).into(),
     }
 }
 

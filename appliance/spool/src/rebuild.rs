@@ -170,17 +170,14 @@ impl Spool {
                 Some(m) if m.digest().to_string() == name => {
                     order.push((m.recording().clone(), m.body().index, name))
                 }
-                _ => {
-                    let what =
-                        format!("manifest {name} is damaged: its camera is asked for it again");
-                    report.manifests_damaged += 1;
-                    report.lost.push(what);
-                }
+                _ => report.manifest_is_damaged(&name),
             }
         }
         order.sort();
         for (_, _, name) in &order {
+            // It was read a moment ago; a disk may fail in between.
             let Some(manifest) = self.read_manifest(&place.join(name))? else {
+                report.manifest_is_damaged(name);
                 continue;
             };
             let camera = self

@@ -112,6 +112,14 @@ impl StartReport {
         self.lost.is_empty() && self.missing == 0
     }
 
+    /// A manifest of that name cannot be read: the copies that it may name are not to go.
+    pub(crate) fn manifest_is_damaged(&mut self, name: &str) {
+        self.manifests_damaged += 1;
+        self.lost.push(format!(
+            "manifest {name} is damaged: its camera is asked for it again"
+        ));
+    }
+
     /// Says that the logbook has a successor.
     pub(crate) fn begin_logbook(
         &mut self,

@@ -357,6 +357,9 @@ impl Thread {
             .unaccounted
             .set(gauge_value(counts.unaccounted.segments));
         self.metrics
+            .forgotten
+            .set(gauge_value(counts.forgotten.segments));
+        self.metrics
             .spool_used_bytes
             .set(gauge_value(space.used_bytes));
         self.metrics
