@@ -70,10 +70,12 @@ fn held_again(spool: &Spool, log: &str) -> Result<Vec<String>, SpoolError> {
             }
         }
     })?;
+    // Copies whose manifest could not be read keep their bytes under another name, and which they are nobody can say.
+    let kept = log.contains("which are kept as");
     let unread = |digest: &Digest| {
         let digest = digest.to_string();
-        log.lines()
-            .any(|l| l.contains("copy_damaged") && l.contains(&digest))
+        let named = |l: &str| l.contains("copy_damaged") && l.contains(&digest);
+        kept || log.lines().any(named)
     };
     let more = held
         .into_iter()
@@ -82,6 +84,9 @@ fn held_again(spool: &Spool, log: &str) -> Result<Vec<String>, SpoolError> {
         .map(|(digest, times)| format!("{digest} became Held {times} times"))
         .collect())
 }
+
+/// What the daemon says when the ledger opens on a full disk.
+const GIVEN_UP: &str = "the ballast is given up to open the ledger";
 
 /// A call that failed, and what came of it.
 #[derive(Debug)]
@@ -135,6 +140,7 @@ pub fn reaction(at: &At<'_>) -> Vec<String> {
         }
         // sled says "full" of a write and of a sync with one word; the kernel tells our own descriptor which it was, strace does not.
         (Fault::Enospc, None) if name == "sync_file_range" => {}
+        (Fault::Enospc, None) if file.starts_with("ledger/") && at.log.contains(GIVEN_UP) => {}
         _ if syncs || name == "sync_file_range" => {
             let last = at.log.rsplit("\n--- ").next().unwrap_or_default();
             // sled syncs while it opens and closes a ledger: that is then rebuilt into new files, by this start or the next.

@@ -155,7 +155,8 @@ impl Trace {
         self.strace.ended(Duration::from_secs(20));
         let text = String::from_utf8_lossy(&std::fs::read(&self.file).unwrap()).into_owned();
         let root = self.spool.display().to_string();
-        text.lines().filter_map(|l| parse(l, &root)).collect()
+        let lines = whole(&text);
+        lines.iter().filter_map(|l| parse(l, &root)).collect()
     }
 }
 
@@ -184,6 +185,29 @@ fn is_traced(id: u32) -> bool {
         let status = std::fs::read_to_string(t.path().join("status")).unwrap_or_default();
         !status.lines().any(|l| l == "TracerPid:\t0")
     })
+}
+
+/// The lines of strace's, those joined that it broke where another thread made a call meanwhile.
+fn whole(text: &str) -> Vec<String> {
+    let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let thread = line.split(' ').next().unwrap_or_default();
+        if let Some(part) = line.strip_suffix(" <unfinished ...>") {
+            begun.insert(thread, part);
+            continue;
+        }
+        let rest = line
+            .split_once("<... ")
+            .and_then(|(_, l)| l.split_once(" resumed>"));
+        match rest.and_then(|(_, rest)| begun.remove(thread).map(|part| (part, rest))) {
+            Some((part, rest)) => lines.push(format!("{part}{rest}")),
+            None => lines.push(line.to_owned()),
+        }
+    }
+    // What was under way when the process ended was made, too.
+    lines.extend(begun.into_values().map(str::to_owned));
+    lines
 }
 
 /// A line of strace's, where it is a call on a file of the spool.
@@ -246,6 +270,17 @@ mod tests {
         let line = "17 pwrite64(9</x/y>, \"/s/p/a\", 6, 0) = 6";
         assert_eq!(parse(line, "/s/p"), None);
         assert_eq!(parse("17 <... fsync resumed>) = 0", "/s/p"), None);
+    }
+
+    #[test]
+    fn a_call_that_strace_broke_in_two_is_one() {
+        let text = "1 fsync(3</s/a> <unfinished ...>\n2 fsync(4</s/b>) = 0\n1 <... fsync resumed>) = -1 EIO (x) (INJECTED)\n2 fsync(5</s/c> <unfinished ...>\n";
+        let calls: Vec<_> = whole(text).iter().filter_map(|l| parse(l, "/s")).collect();
+        let seen: Vec<_> = calls
+            .iter()
+            .map(|c| (c.files[0].as_str(), c.injected))
+            .collect();
+        assert_eq!(seen, [("b", false), ("a", true), ("c", false)]);
     }
 
     #[test]
