@@ -1,6 +1,6 @@
 //! An officer walks in and docks: the camera is heard over the air, moves to its dock in the middle of a segment without
 //! a byte asked twice, and is near again when it is taken out. Near, with nothing to give, it is let sleep until it has
-//! news.
+//! news; heard badly, it gives what is urgent and no more.
 //!
 //! The hop runs in this process, so that the scenario can tell it of links and announcements; the camera is the program.
 
@@ -24,7 +24,7 @@ use repeater::alarms::Alarms;
 use repeater::commit::Storage;
 use repeater::config::Config;
 use repeater::discover::roster::Reach;
-use repeater::discover::{Link, LinkIndex, LinkState, Medium, Sighting, Source};
+use repeater::discover::{Link, LinkIndex, LinkState, Mac, Medium, Presence, Sighting, Source};
 use repeater::metrics::Metrics;
 use repeater::notices::{Inventories, Notices};
 use repeater::pull::permits::Permits;
@@ -130,6 +130,20 @@ impl Running {
         self.say(sighting).await;
     }
 
+    /// hostapd hears the camera behind that relay so well.
+    async fn heard(&self, relay: &Relay, dbm: i8) {
+        let (link, mac, ip) = (AIR, Mac([2, 0, 0, 0, 0, 1]), relay.address().ip());
+        self.say(Sighting::Neighbour { link, mac, ip }).await;
+        let sighting = Sighting::Station {
+            link,
+            mac,
+            presence: Presence::Associated,
+            signal: Some(dbm),
+            inactive: Duration::ZERO,
+        };
+        self.say(sighting).await;
+    }
+
     /// Where the only camera is served, if it is.
     fn served_at(&self) -> Option<(SocketAddr, bool)> {
         let (near, _) = self.hop.sessions.here(self.hop.seams.clock.instant());
@@ -216,6 +230,41 @@ fn from_the_air_to_the_dock_in_mid_segment_and_back_no_byte_is_asked_twice() {
     for words in ["came, nearby, clock ", "came, docked in bay A1, clock "] {
         assert!(says(words), "{words}");
     }
+}
+
+#[test]
+fn a_camera_that_is_heard_badly_gives_urgent_footage_and_the_rest_when_it_is_heard_well() {
+    let station = Station::new(Plan::default());
+    let mut camera = station.camera(1);
+    let routine = camera.seal(&footage(1, 6 * MIB), &[]);
+    let urgent = camera.seal(&footage(2, 6 * MIB), &["--class", "urgent"]);
+    camera.serve();
+    let air = Relay::to(camera.address());
+    let nowhere: [(&str, SocketAddr); 1] = [("site-a", "127.0.0.1:9".parse().unwrap())];
+    let _config = Repeater::configured(&station, "repeater", &[], &nowhere, "");
+    block_on(async {
+        let here = Running::start(&station.path("repeater.toml")).await;
+        here.link(AIR, LinkState::Up).await;
+        here.heard(&air, -80).await;
+        here.seen(&air, AIR, Source::Announced, Some(1)).await;
+        let held = async |items| here.held().await.0 == items;
+        here.until("urgent footage is held", async || {
+            held(urgent.items()).await
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(held(urgent.items()).await, "what can wait does");
+        // Better, and not yet good enough to begin.
+        here.heard(&air, -70).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(held(urgent.items()).await, "what can wait does");
+        here.heard(&air, -60).await;
+        let all = urgent.items() + routine.items();
+        here.until("the rest is held", async || held(all).await)
+            .await;
+        here.hop.tasks.shutdown(Duration::from_secs(5)).await;
+        here.hop.storage.stop();
+    });
 }
 
 fn logbook_bytes(station: &Station) -> Vec<u8> {
