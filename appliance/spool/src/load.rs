@@ -23,6 +23,8 @@ pub(crate) struct Loaded {
     pub(crate) next_receipt: u32,
     /// Recordings that may be over.
     pub(crate) over: BTreeSet<(u32, u64)>,
+    /// Copies that rows say are here, with their lengths: the start compares them with the files.
+    pub(crate) copies: Vec<(Digest, u32)>,
     /// Manifests whose files are to go.
     pub(crate) unlink: Vec<Digest>,
     /// Segments by recording and stage, counted as routine until the recording says otherwise.
@@ -60,6 +62,10 @@ impl Loaded {
                     return Err(SpoolError::Contradiction("a segment's row".into()));
                 }
                 self.totals.add(&row, Class::Routine);
+                if row.here {
+                    let digest = rows::digest_at_end(key).map(|d| (d, row.length));
+                    self.copies.extend(digest);
+                }
                 let gathered = self
                     .by_recording
                     .entry((row.camera, row.number))

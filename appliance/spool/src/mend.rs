@@ -24,8 +24,28 @@ use crate::spool::Spool;
 use crate::start::StartReport;
 
 impl Spool {
-    /// Step 6: rows against files.
-    pub(crate) fn cross_check(&mut self, report: &mut StartReport) -> Result<(), SpoolError> {
+    /// The copies that rows say are here, with their lengths.
+    fn copies_here(&self) -> Result<Vec<(Digest, u32)>, SpoolError> {
+        let mut copies = Vec::new();
+        for item in self.books.ledger.scan(&[tag::SEGMENT], None) {
+            let (key, value) = item?;
+            let row: SegmentRow = minicbor::decode(&value)
+                .map_err(|e| SpoolError::Contradiction(format!("a segment: {e}")))?;
+            copies.extend(
+                rows::digest_at_end(&key)
+                    .filter(|_| row.here)
+                    .map(|d| (d, row.length)),
+            );
+        }
+        Ok(copies)
+    }
+
+    /// Step 6: rows against files; `copies` where they were read already.
+    pub(crate) fn cross_check(
+        &mut self,
+        copies: Option<Vec<(Digest, u32)>>,
+        report: &mut StartReport,
+    ) -> Result<(), SpoolError> {
         let place = self.folder.place(Place::Segments);
         let mut files = HashMap::new();
         for (name, length) in names_in(&place)? {
@@ -36,17 +56,15 @@ impl Spool {
                 }
             }
         }
+        let copies = match copies {
+            Some(read) => read,
+            None => self.copies_here()?,
+        };
         let mut missing = Vec::new();
-        for item in self.books.ledger.scan(&[tag::SEGMENT], None) {
-            let (key, value) = item?;
-            let row: SegmentRow = minicbor::decode(&value)
-                .map_err(|e| SpoolError::Contradiction(format!("a segment: {e}")))?;
-            let Some(digest) = rows::digest_at_end(&key).filter(|_| row.here) else {
-                continue;
-            };
-            if files.get(&digest) == Some(&u64::from(row.length)) {
+        for (digest, length) in copies {
+            if files.get(&digest) == Some(&u64::from(length)) {
                 files.remove(&digest);
-            } else {
+            } else if let Some(row) = self.books.segment(&digest)? {
                 missing.push((digest, row));
             }
         }
