@@ -47,6 +47,11 @@ impl Said {
                     said.stages.insert(digest, stage);
                 }
             }
+            // What its camera has erased may be forgotten, and come again: nothing is promised of it.
+            for name in line["erased"].as_array().into_iter().flatten() {
+                said.stages
+                    .remove(&Digest::from_hex(name.as_str().unwrap()).unwrap());
+            }
             if let (Some(entries), Some(hash)) = (line["entries"].as_u64(), line["hash"].as_str()) {
                 said.heads.insert(entries, hash.to_owned());
             }

@@ -191,13 +191,13 @@ impl Driver {
             22..=27 => self.receipt(),
             28..=29 => self.release(),
             30..=32 => self.spool.reclaim(NOW).map(drop),
-            33 => self.inventory(),
-            34 => self.note(),
+            33..=34 => self.inventory(),
             35 => {
                 self.reopen();
                 Ok(())
             }
             36 => self.drain(),
+            37 => self.note(),
             _ => self.all_of_one(),
         }
     }
@@ -297,6 +297,9 @@ impl Driver {
             }
             if all {
                 erased.push(r.manifest.recording().number);
+                // What is erased may be forgotten from here on.
+                let parts: Vec<String> = r.parts.keys().map(Digest::to_string).collect();
+                self.diary.say(&json!({"erased": parts}));
             }
         }
         let number = self.diary.said * 1000 + self.random.u64() % 1000;
