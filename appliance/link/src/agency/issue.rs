@@ -20,8 +20,8 @@ use protocol::ids::{Serial, SiteId, Time};
 use protocol::suite::PublicKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams,
-    CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SanType, SerialNumber,
+    CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose as Purpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SanType, SerialNumber,
     date_time_ymd,
 };
 use rustls_pki_types::CertificateDer;
@@ -407,11 +407,13 @@ impl Agency {
             .push(DnType::CommonName, identity.role().as_str());
         params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match identity.role() {
-            Role::Repeater => ExtendedKeyUsagePurpose::ClientAuth,
-            Role::Archive | Role::Camera => ExtendedKeyUsagePurpose::ServerAuth,
-            Role::Device => ExtendedKeyUsagePurpose::Other(EVIDENCE_USAGE.to_vec()),
-        }];
+        params.extended_key_usages = match identity.role() {
+            // On a station's 802.1X the two have each other's part: hostapd is the server, the camera its client.
+            Role::Repeater => vec![Purpose::ClientAuth, Purpose::ServerAuth],
+            Role::Camera => vec![Purpose::ServerAuth, Purpose::ClientAuth],
+            Role::Archive => vec![Purpose::ServerAuth],
+            Role::Device => vec![Purpose::Other(EVIDENCE_USAGE.to_vec())],
+        };
         params.use_authority_key_identifier_extension = true;
         self.date_params(&mut params, BACKDATED_MS, LEAF_DAYS);
         Ok(params)
