@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::process::{self, FILTER, Party, Said};
 use crate::station::Station;
+use crate::station::netns::Namespace;
 
 /// An archive site of a station.
 #[derive(Debug)]
@@ -18,16 +19,31 @@ pub struct Site<'a> {
     pub party: Option<Party>,
     address: Option<SocketAddr>,
     folder: String,
+    listen: SocketAddr,
+    space: Option<Namespace>,
 }
 
 impl<'a> Site<'a> {
     pub(crate) fn start(station: &'a Station, name: &str) -> Site<'a> {
+        Site::start_in(station, name, None, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Starts it in a network namespace.
+    #[must_use]
+    pub fn start_in(
+        station: &'a Station,
+        name: &str,
+        space: Option<Namespace>,
+        listen: SocketAddr,
+    ) -> Site<'a> {
         let mut site = Site {
             station,
             name: name.to_owned(),
             party: None,
             address: None,
             folder: format!("sites/{name}"),
+            listen,
+            space,
         };
         site.init();
         site.run();
@@ -52,7 +68,8 @@ impl<'a> Site<'a> {
         self.party = None;
         let config = self.write_config();
         let args = ["run".into(), "--config".into(), config.into_os_string()];
-        let mut party = Party::start(
+        let mut party = Party::start_in(
+            self.space.as_ref(),
             &self.station.path("logs"),
             &self.name,
             "archive",
@@ -76,9 +93,7 @@ impl<'a> Site<'a> {
                 .display()
                 .to_string()
         };
-        let listen = self
-            .address
-            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let listen = self.address.unwrap_or(self.listen);
         let mut text = format!("site = \"{}\"\nlisten = \"{listen}\"\n", self.name);
         text += &format!(
             "store = \"file://{}\"\ndurability = \"fsync\"\n\n[credentials]\n",

@@ -10,6 +10,7 @@ use link::agency::trial::serial;
 
 use crate::process::{self, FILTER, Party, Said};
 use crate::station::Station;
+use crate::station::netns::Namespace;
 use crate::wait::until;
 
 /// A camera of a station.
@@ -25,6 +26,10 @@ pub struct Camera<'a> {
     address: Option<SocketAddr>,
     /// Arguments that seal and serve get besides the usual ones.
     pub more: Vec<String>,
+    /// Where it serves at its first start.
+    pub listen: SocketAddr,
+    /// The network namespace in which it serves.
+    pub space: Option<Namespace>,
 }
 
 /// What `seal` says of a recording.
@@ -56,6 +61,8 @@ impl<'a> Camera<'a> {
             party: None,
             address: None,
             more: Vec::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            space: None,
         }
     }
 
@@ -133,14 +140,13 @@ impl<'a> Camera<'a> {
     /// Serves with these arguments.
     pub fn serve_with(&mut self, more: &[&str], filter: &str) -> SocketAddr {
         self.party = None; // the old one is gone before the new one binds its port
-        let listen = self
-            .address
-            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let listen = self.address.unwrap_or(self.listen);
         let mut args = self.args("serve");
         args.extend(["--listen".into(), listen.to_string().into()]);
         args.extend(more.iter().map(OsString::from));
         std::fs::create_dir_all(self.station.path("cameras")).unwrap();
-        let mut party = Party::start(
+        let mut party = Party::start_in(
+            self.space.as_ref(),
             &self.station.path("logs"),
             &self.serial,
             "bodycam",

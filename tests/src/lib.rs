@@ -1,4 +1,4 @@
-//! The harness of the scenarios: a station on loopback, its parties as processes, doubles of hostile peers, and a
+//! The harness of the scenarios: a station on loopback or in network namespaces, its parties as processes, doubles of hostile peers, and a
 //! relay that cuts and records. Scenarios are in `tests/tests/`, one file for each thing that happens to the user.
 //!
 //! Reading order: a [`station`] has an agency, and starts cameras, sites and a repeater as [`process`]es (the program

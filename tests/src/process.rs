@@ -4,13 +4,15 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::station::netns::Namespace;
 use crate::wait::{LONG, eventually};
 
 /// What is logged, unless a scenario wants more.
@@ -36,14 +38,41 @@ pub struct Said {
     pub err: String,
 }
 
-/// The program `party`, which cargo builds beside the suites and one above the tests.
+/// The program `party`, which cargo builds beside the suites and one above the tests. The bench becomes every party
+/// itself, since cargo may have built it alone, and an older `party` lie beside it.
 fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
+    if own.file_name().is_some_and(|name| name == "bench") {
+        return own;
+    }
     let folders = own.ancestors().skip(1).take(2);
     folders
         .map(|folder| folder.join("party"))
         .find(|party| party.exists())
         .expect("cargo has built `party` in target/PROFILE")
+}
+
+/// Becomes another program, `args[1]` with the rest for its arguments. It dies with who started it, where this one asked
+/// for that.
+#[must_use]
+pub fn under(args: &[OsString]) -> ExitCode {
+    let Some((program, args)) = args.get(1..).and_then(<[OsString]>::split_first) else {
+        eprintln!("party: under PROGRAM [ARGUMENT]...");
+        return ExitCode::from(64);
+    };
+    let error = Command::new(program).args(args).exec();
+    eprintln!("party: {}: {error}", program.to_string_lossy());
+    ExitCode::from(127)
+}
+
+/// The program, or `ip` that becomes it within a namespace: the process id stays.
+fn command(space: Option<&Namespace>) -> Command {
+    let Some(space) = space else {
+        return Command::new(program());
+    };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", space.name()]).arg(program());
+    command
 }
 
 /// Runs a party to its end.
@@ -71,6 +100,18 @@ impl Party {
         args: impl IntoIterator<Item = A>,
         filter: &str,
     ) -> Party {
+        Party::start_in(None, logs, name, party, args, filter)
+    }
+
+    /// The same in a network namespace.
+    pub fn start_in<A: Into<OsString>>(
+        space: Option<&Namespace>,
+        logs: &Path,
+        name: &str,
+        party: &str,
+        args: impl IntoIterator<Item = A>,
+        filter: &str,
+    ) -> Party {
         let (out, log) = (
             logs.join(format!("{name}.out")),
             logs.join(format!("{name}.log")),
@@ -82,7 +123,7 @@ impl Party {
             .open(&log)
             .unwrap();
         writeln!(errors, "--- {party} {args:?}").unwrap();
-        let child = Command::new(program())
+        let child = command(space)
             .arg(format!("party:{party}"))
             .args(args)
             .env("RUST_LOG", filter)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::process::{self, FILTER, Party, Said};
+use crate::station::netns::Namespace;
 use crate::station::{STATION, Station};
 use crate::wait::{LONG, eventually, until};
 
@@ -23,6 +24,36 @@ pub struct Repeater<'a> {
     http: SocketAddr,
     config: PathBuf,
     name: String,
+    space: Option<Namespace>,
+}
+
+/// Where a repeater runs, as whom, and how it finds cameras.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Names its configuration, its spool and its log.
+    pub name: String,
+    /// Its folder among the agency's repeaters: `STATION-NUMBER`.
+    pub identity: String,
+    /// Its network namespace.
+    pub space: Option<Namespace>,
+    /// The section `discover`, without its head, and whatever follows it.
+    pub discover: String,
+    /// Further lines of the section `spool`.
+    pub spool: String,
+}
+
+impl Setting {
+    /// On loopback, with cameras at fixed addresses.
+    fn fixed(name: &str, cameras: &[SocketAddr], spool: &str) -> Setting {
+        let cameras: Vec<String> = cameras.iter().map(|c| format!("\"{c}\"")).collect();
+        Setting {
+            name: name.to_owned(),
+            identity: format!("{STATION}-1"),
+            space: None,
+            discover: format!("static = [{}]\nmdns = false\n", cameras.join(", ")),
+            spool: spool.to_owned(),
+        }
+    }
 }
 
 impl<'a> Repeater<'a> {
@@ -60,15 +91,25 @@ impl<'a> Repeater<'a> {
         sites: &[(&str, SocketAddr)],
         spool: &str,
     ) -> Repeater<'a> {
-        let config = station.path(&format!("{name}.toml"));
-        std::fs::write(&config, text(station, name, cameras, sites, spool)).unwrap();
-        let http = SocketAddr::from(([127, 0, 0, 1], 0));
+        Repeater::set(station, Setting::fixed(name, cameras, spool), sites)
+    }
+
+    /// Writes its configuration in another setting; it does not run yet.
+    #[must_use]
+    pub fn set(
+        station: &'a Station,
+        setting: Setting,
+        sites: &[(&str, SocketAddr)],
+    ) -> Repeater<'a> {
+        let config = station.path(&format!("{}.toml", setting.name));
+        std::fs::write(&config, text(station, &setting, sites)).unwrap();
         Repeater {
             station,
             party: None,
-            http,
+            http: SocketAddr::from(([127, 0, 0, 1], 0)),
             config,
-            name: name.to_owned(),
+            name: setting.name,
+            space: setting.space,
         }
     }
 
@@ -81,7 +122,8 @@ impl<'a> Repeater<'a> {
             self.config.clone().into_os_string(),
         ];
         let filter = format!("{TRACE},{FILTER}");
-        let mut party = Party::start(
+        let mut party = Party::start_in(
+            self.space.as_ref(),
             &self.station.path("logs"),
             &self.name,
             "repeaterd",
@@ -117,17 +159,14 @@ impl<'a> Repeater<'a> {
             .says("ready: metrics on ")?
             .parse()
             .ok()?;
-        serde_json::from_str(&get(self.http, "/status")?).ok()
+        serde_json::from_str(&self.get("/status")?).ok()
     }
 
     /// Runs the daemon again, with other peers.
     pub fn run_with(&mut self, cameras: &[SocketAddr], sites: &[(&str, SocketAddr)], spool: &str) {
         self.party = None;
-        std::fs::write(
-            &self.config,
-            text(self.station, &self.name, cameras, sites, spool),
-        )
-        .unwrap();
+        let setting = Setting::fixed(&self.name, cameras, spool);
+        std::fs::write(&self.config, text(self.station, &setting, sites)).unwrap();
         self.run();
     }
 
@@ -157,9 +196,14 @@ impl<'a> Repeater<'a> {
     /// One of its pages, as soon as it answers.
     #[must_use]
     pub fn page(&self, path: &str) -> String {
-        eventually(&format!("{path} of the repeater"), LONG, || {
-            get(self.http, path)
-        })
+        eventually(&format!("{path} of the repeater"), LONG, || self.get(path))
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        match &self.space {
+            Some(space) => space.within(|| get(self.http, path)),
+            None => get(self.http, path),
+        }
     }
 
     /// Its whole status.
@@ -283,15 +327,9 @@ fn get(address: SocketAddr, path: &str) -> Option<String> {
     head.contains(" 200 ").then(|| body.to_owned())
 }
 
-fn text(
-    station: &Station,
-    name: &str,
-    cameras: &[SocketAddr],
-    sites: &[(&str, SocketAddr)],
-    spool: &str,
-) -> String {
+fn text(station: &Station, setting: &Setting, sites: &[(&str, SocketAddr)]) -> String {
     let agency = |name: &str| station.agency.path(name).display().to_string();
-    let own = |name: &str| agency(&format!("repeaters/{STATION}-1/{name}"));
+    let own = |name: &str| agency(&format!("repeaters/{}/{name}", setting.identity));
     let mut text = "[identity]\n".to_owned();
     let files = [
         ("chain", own("chain.pem")),
@@ -303,6 +341,7 @@ fn text(
     files
         .iter()
         .for_each(|(key, path)| text += &format!("{key} = \"{path}\"\n"));
+    let (name, spool) = (&setting.name, &setting.spool);
     let (dir, run) = (station.path(&format!("spool/{name}")), station.path("run"));
     text += &format!(
         "\n[spool]\ndir = \"{}\"\nsuspect_dir = \"{}\"\n{spool}\n",
@@ -312,10 +351,6 @@ fn text(
     for (site, address) in sites {
         text += &format!("\n[[archive]]\nsite = \"{site}\"\naddresses = [\"{address}\"]\n");
     }
-    let cameras: Vec<String> = cameras.iter().map(|c| format!("\"{c}\"")).collect();
-    text += &format!(
-        "\n[discover]\nstatic = [{}]\nmdns = false\n",
-        cameras.join(", ")
-    );
+    text += &format!("\n[discover]\n{}", setting.discover);
     text + "\n[listen]\nhttp = \"127.0.0.1:0\"\n"
 }

@@ -1,5 +1,16 @@
 //! A station on loopback in a folder of its own: a trial agency, the footage that was recorded, and what is awaited of
 //! all parties together. Parties are in modules of their own; each takes its station.
+//!
+//! Where parties are to be apart from each other, a [`place`] gives each a network namespace: [`netns`] makes them, a
+//! [`wire`] is a cable between two, [`air`] a link that delays and loses, and a [`port`] lets nobody through before 802.1X.
+
+pub mod air;
+pub mod announcement;
+pub mod netns;
+pub mod place;
+pub mod port;
+pub mod raw;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -5,8 +5,7 @@
 //! this program, which dies with the thread that started it.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
@@ -41,23 +40,12 @@ fn main() -> ExitCode {
         "store-driver" => tests::power_cut::store::main(&words(&args)),
         "store-check" => tests::power_cut::store::check(&words(&args)),
         "spool-check" => tests::power_cut::check::main(&words(&args)),
-        "under" => under(&args),
+        "under" => tests::process::under(&args),
         other => {
             eprintln!("party: there is no party {other}");
             ExitCode::from(64)
         }
     }
-}
-
-/// Becomes another program, which dies with the same thread.
-fn under(args: &[OsString]) -> ExitCode {
-    let Some((program, args)) = args.get(1..).and_then(<[OsString]>::split_first) else {
-        eprintln!("party: under PROGRAM [ARGUMENT]...");
-        return ExitCode::from(64);
-    };
-    let error = Command::new(program).args(args).exec();
-    eprintln!("party: {}: {error}", program.to_string_lossy());
-    ExitCode::from(127)
 }
 
 /// The arguments after the name, where they are text.

@@ -1,0 +1,90 @@
+//! One QUIC stream and nothing else, between a camera's place and the repeater's: what a link gives in some seconds to
+//! who opens a stream as soon as there is a link. It is what a station's own way is measured against.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use link::endpoint_keys::EndpointKeys;
+use link::quic::{Dialer, Hop, Listener, Options};
+use link::refusals::Refusals;
+use link::seams::Seams;
+use link::socket::SocketOptions;
+
+use super::Station;
+use super::air::Air;
+use crate::double::{block_on, camera_keyring, repeater_keyring};
+use crate::wait::now;
+
+/// The camera has no end of footage.
+const PIECE: usize = 64 << 10;
+
+/// Bytes that arrive within a time from the moment at which the far end is switched on. It is off before and after.
+pub fn bytes_within(station: &Station, serial: &str, air: &Air, time: Duration) -> u64 {
+    air.far().set(false);
+    let (ready, port) = sync_channel(1);
+    let keyring = camera_keyring(station, serial);
+    std::thread::scope(|scope| {
+        let far = &air.far().space;
+        scope.spawn(move || {
+            far.within(|| {
+                block_on(async {
+                    let seams = Seams::system();
+                    let any = SocketOptions::at((Ipv6Addr::UNSPECIFIED, 0).into());
+                    let socket = seams.bind(any).await.unwrap();
+                    let (options, refusals) = (Options::new(Hop::Camera), Refusals::new());
+                    let keys = EndpointKeys::fresh(&seams.random);
+                    let made = Listener::new(&seams, socket, keyring, options, &keys, refusals);
+                    let mut listener = made.unwrap();
+                    ready.send(listener.local_addr().unwrap().port()).unwrap();
+                    let accepted = tokio::time::timeout(time * 2, listener.accept()).await;
+                    let Ok(Some(peer)) = accepted else { return };
+                    let Ok(mut stream) = peer.connection.open_uni().await else {
+                        return;
+                    };
+                    let piece = vec![7; PIECE];
+                    let _ = tokio::time::timeout(time * 2, async {
+                        while stream.write_all(&piece).await.is_ok() {}
+                    })
+                    .await;
+                });
+            });
+        });
+        let port = port.recv().unwrap();
+        let to = SocketAddr::new(air.far().ipv4(), port);
+        air.far().set(true);
+        let until = now() + time;
+        let bytes = air
+            .near()
+            .space
+            .within(|| block_on(take(station, to, until)));
+        air.far().set(false);
+        bytes
+    })
+}
+
+async fn take(station: &Station, to: SocketAddr, until: std::time::Instant) -> u64 {
+    let seams = Seams::system();
+    let any = SocketOptions::at((std::net::Ipv4Addr::UNSPECIFIED, 0).into());
+    let socket = seams.bind(any).await.unwrap();
+    let keys = EndpointKeys::fresh(&seams.random);
+    let (ring, options) = (repeater_keyring(station), Options::new(Hop::Camera));
+    let dialer = Dialer::new(&seams, socket, ring, options, &keys, Refusals::new()).unwrap();
+    let mut bytes = 0;
+    let taking = async {
+        let peer = loop {
+            if let Ok(peer) = dialer.connect(to).await {
+                break peer;
+            }
+        };
+        let Ok(mut stream) = peer.connection.accept_uni().await else {
+            return;
+        };
+        while let Ok(Some(chunk)) = stream.read_chunk(PIECE, true).await {
+            bytes += chunk.bytes.len() as u64;
+        }
+    };
+    let _ = tokio::time::timeout(until - now(), taking).await;
+    dialer.close().await;
+    bytes
+}
