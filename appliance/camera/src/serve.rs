@@ -140,10 +140,13 @@ pub async fn serve(
         "camera custodian",
         custodian.run(options.disk, requests, bulletin),
     );
+    let (end, ended) = mpsc::channel(limits::SESSIONS);
     let mut gate = Gate {
         shared,
         sessions: Vec::new(),
         next: 0,
+        end,
+        ended,
     };
     let mut peers = peers;
     let ended = tokio::select! {
@@ -240,23 +243,33 @@ impl Doors {
     }
 }
 
-/// Decides who may stay.
+/// Decides who may stay. It forgets a session as soon as that has ended: a handle on its connection would keep the
+/// socket of a link that went down, and nobody could be served there again.
 struct Gate {
     shared: Shared,
     sessions: Vec<Known>,
     next: SessionId,
+    end: mpsc::Sender<SessionId>,
+    ended: mpsc::Receiver<SessionId>,
 }
 
 /// A session under way.
 struct Known {
+    id: SessionId,
     peer: Peer,
     tasks: Tasks,
 }
 
 impl Gate {
     async fn run(&mut self, peers: &mut mpsc::Receiver<Peer>, tasks: &Tasks) {
-        while let Some(peer) = peers.recv().await {
-            self.admit(peer, tasks);
+        loop {
+            tokio::select! {
+                peer = peers.recv() => match peer {
+                    Some(peer) => self.admit(peer, tasks),
+                    None => return,
+                },
+                Some(id) = self.ended.recv() => self.sessions.retain(|s| s.id != id),
+            }
         }
     }
 
@@ -286,12 +299,17 @@ impl Gate {
         self.next += 1;
         let child = tasks.child();
         self.sessions.push(Known {
+            id,
             peer: peer.clone(),
             tasks: child.clone(),
         });
-        child.spawn(
-            "camera session",
+        let (running, end) = (
             session::run(self.shared.clone(), id, peer, child.clone()),
+            self.end.clone(),
         );
+        child.spawn("camera session", async move {
+            running.await;
+            let _ = end.send(id).await; // the gate may have gone first
+        });
     }
 }
