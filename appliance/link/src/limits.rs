@@ -23,6 +23,12 @@ pub const ARCHIVE_IDLE: Duration = Duration::from_secs(120);
 /// The dialler's keep-alive on both hops.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// Taken for a round trip to a camera before one was measured: who is dialled as soon as a dock has its carrier begins
+/// to listen up to 0.2 s later, and a first packet that found nobody is sent again after three times this.
+pub const CAMERA_FIRST_RTT: Duration = Duration::from_millis(80);
+/// The same to an archive: what RFC 9002 takes for any path.
+pub const ARCHIVE_FIRST_RTT: Duration = Duration::from_millis(333);
+
 /// Connection attempts that may wait for the accept loop.
 pub const INCOMING: usize = 256;
 /// Handshakes under way at one listener; further attempts are refused.

@@ -52,6 +52,12 @@ impl Hop {
             Hop::Archive => limits::ARCHIVE_IDLE,
         }
     }
+    fn first_rtt(self) -> Duration {
+        match self {
+            Hop::Camera => limits::CAMERA_FIRST_RTT,
+            Hop::Archive => limits::ARCHIVE_FIRST_RTT,
+        }
+    }
     fn window_max(self) -> u64 {
         match self {
             Hop::Camera => limits::CAMERA_WINDOW_MAX,
@@ -156,6 +162,7 @@ pub(crate) fn transport_config(options: &Options, dials: bool) -> TransportConfi
         .initial_mtu(initial)
         .mtu_discovery_config(Some(discovery))
         .datagram_receive_buffer_size(None)
+        .initial_rtt(options.hop.first_rtt())
         .allow_spin(false)
         .congestion_controller_factory(Arc::new(CubicConfig::default()));
     config
@@ -202,6 +209,7 @@ mod tests {
                 "stream_receive_window: 8388608,",
                 "initial_mtu: 1452,",
                 "keep_alive_interval: Some(5s),",
+                "initial_rtt: 80ms,",
                 "datagram_receive_buffer_size: None,",
             ],
         );
@@ -216,6 +224,7 @@ mod tests {
                 "stream_receive_window: 16777216,",
                 "initial_mtu: 1200,",
                 "keep_alive_interval: None,",
+                "initial_rtt: 333ms,",
             ],
         );
     }
