@@ -5,7 +5,7 @@
 //! `party`, which becomes any of them); [`wait`] polls what they say about themselves until a deadline; a [`relay`]
 //! stands between two of them. A hostile peer is written with `link` and `protocol` alone: [`sealed`] makes footage as a
 //! camera would, or not quite, [`double`] has what all of them need, [`camera_double`] and [`site_double`] listen.
-//! [`power_cut`] and [`syscalls`] are suites of their own, with their programs.
+//! [`power_cut`], [`syscalls`] and [`stations`] are suites of their own, with their programs.
 //!
 //! Invariants: ports are the kernel's choice; nothing waits by sleeping for a time that should suffice; every wait says
 //! what was awaited; a party is killed by its own process id when its handle goes; logs are shown where a test fails.
@@ -25,5 +25,6 @@ pub mod repeater_party;
 pub mod sealed;
 pub mod site_double;
 pub mod station;
+pub mod stations;
 pub mod syscalls;
 pub mod wait;

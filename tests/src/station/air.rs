@@ -164,6 +164,12 @@ impl Air {
         self.far().set(true);
     }
 
+    /// In reach, or out of it: both ends gain or lose their carrier.
+    pub fn reach(&self, within: bool) {
+        self.near.far.set(within);
+        self.far.near.set(within);
+    }
+
     /// Changes what the link does, both ways.
     pub fn set(&self, quality: Quality) {
         self.shared.iter().for_each(|l| l.lock().quality = quality);

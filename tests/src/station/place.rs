@@ -8,6 +8,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use link::random::Random;
+use protocol::limits::CAMERA_PORT;
 
 use super::netns::Namespace;
 use super::wire::{End, Wire};
@@ -135,15 +136,9 @@ impl<'a> Place<'a> {
     /// The `n`th camera, at a dock of the station; its cable is out.
     #[must_use]
     pub fn bay(&self, n: u32) -> Bay<'a> {
-        self.bay_of(n, |space| self.dock(&self.space, space))
-    }
-
-    /// The `n`th camera, at the end of any other cable.
-    #[must_use]
-    pub fn bay_of(&self, n: u32, cable: impl FnOnce(&Namespace) -> Wire) -> Bay<'a> {
         let space = Namespace::new(&format!("camera{n}"));
         quick_addresses(&space);
-        let wire = cable(&space);
+        let wire = self.dock(&self.space, &space);
         let mut camera = self.station.camera(n);
         camera.space = Some(space.clone());
         camera.listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, space.free_port()));
@@ -169,14 +164,6 @@ impl<'a> Place<'a> {
         near.address(&format!("{a}/24"));
         far.address(&format!("{b}/24"));
     }
-
-    /// A network for a switch: the address of the station's end, and those of the others, without end.
-    #[must_use]
-    pub fn shared_net(&self) -> (String, impl Iterator<Item = String> + use<>) {
-        let [a, b, c] = self.nets.next();
-        let rest = (2..=254).map(move |d| format!("{a}.{b}.{c}.{d}/24"));
-        (format!("{a}.{b}.{c}.1/24"), rest)
-    }
 }
 
 /// A link-local address is one at once: nobody else is on a cable that has two ends. Half the time of finding a docked
@@ -189,10 +176,25 @@ pub fn quick_addresses(space: &Namespace) {
 }
 
 impl Bay<'_> {
-    /// Serves, announced on every link that the camera has.
+    /// Serves on the dock's cable, while it is in, and announces itself there.
     pub fn serve(&mut self) {
-        self.camera
-            .serve_with(&["--erase", "now", "--announce"], FILTER);
+        self.serve_on(&[]);
+    }
+
+    /// Serves on the dock's cable and on these other links, and announces itself there.
+    pub fn serve_on(&mut self, others: &[&End]) {
+        let devices = others.iter().map(|end| end.device.as_str());
+        let devices = devices.chain([self.wire.far.device.as_str()]);
+        let mut args = vec!["--erase", "now", "--announce"];
+        devices.for_each(|device| args.extend(["--link", device]));
+        self.camera.serve_with(&args, FILTER);
+    }
+
+    /// Serves on the dock's cable at the protocol's own port, and announces nothing.
+    pub fn serve_silently(&mut self) {
+        self.camera.listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, CAMERA_PORT));
+        let args = ["--erase", "now", "--link", &self.wire.far.device];
+        self.camera.serve_with(&args, FILTER);
     }
 
     /// Puts the camera into its dock.

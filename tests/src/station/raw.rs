@@ -19,9 +19,9 @@ use crate::wait::now;
 /// The camera has no end of footage.
 const PIECE: usize = 64 << 10;
 
-/// Bytes that arrive within a time from the moment at which the far end is switched on. It is off before and after.
+/// Bytes that arrive within a time from the moment at which it comes into reach. It is out of reach before and after.
 pub fn bytes_within(station: &Station, serial: &str, air: &Air, time: Duration) -> u64 {
-    air.far().set(false);
+    air.reach(false);
     let (ready, port) = sync_channel(1);
     let keyring = camera_keyring(station, serial);
     std::thread::scope(|scope| {
@@ -52,13 +52,13 @@ pub fn bytes_within(station: &Station, serial: &str, air: &Air, time: Duration) 
         });
         let port = port.recv().unwrap();
         let to = SocketAddr::new(air.far().ipv4(), port);
-        air.far().set(true);
+        air.reach(true);
         let until = now() + time;
         let bytes = air
             .near()
             .space
             .within(|| block_on(take(station, to, until)));
-        air.far().set(false);
+        air.reach(false);
         bytes
     })
 }

@@ -1,5 +1,4 @@
-//! Wires: a pair of veth devices is a cable between two namespaces, `tbf` gives it a rate, and a bridge joins several,
-//! as a switch does or the air of an access point.
+//! Wires: a pair of veth devices is a cable between two namespaces, `tbf` gives it a rate.
 //!
 //! A cable is pulled at its far end, as one pulls it out of a camera: the near end stays, and loses its carrier. Names
 //! and hardware addresses are random.
@@ -121,19 +120,4 @@ impl Drop for Wire {
             .arg(&self.near.device)
             .output();
     }
-}
-
-/// Makes a bridge in a namespace, switched on: its name.
-#[must_use]
-pub fn bridge(space: &Namespace) -> String {
-    let name = format!("br{}", tag());
-    space.ip(&["link", "add", &name, "type", "bridge"]);
-    space.ip(&["link", "set", "dev", &name, "up"]);
-    name
-}
-
-/// Joins an end to a bridge of its namespace.
-pub fn join(bridge: &str, end: &End) {
-    end.space
-        .ip(&["link", "set", "dev", &end.device, "master", bridge]);
 }

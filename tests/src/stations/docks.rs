@@ -1,0 +1,126 @@
+//! Docks: a cable goes in, comes out in the middle of a segment, goes in again; an interface gets its name late.
+
+use std::time::Duration;
+
+use super::FOUND;
+use crate::footage::footage;
+use crate::station::place::Place;
+use crate::station::{Plan, Station};
+use crate::wait::{LONG, eventually, throughout, until};
+
+const MIB: u64 = 1 << 20;
+const SEGMENT: u64 = 4 * MIB;
+/// Handshakes, acknowledgements, manifests and the like, of a session and its successor.
+pub(super) const TALK: u64 = MIB;
+
+/// So many bytes with what the frames that carry them cost, generously.
+pub(super) fn on_the_wire(bytes: u64) -> u64 {
+    bytes * 108 / 100
+}
+
+pub(super) fn mib(n: u64) -> usize {
+    usize::try_from(n * MIB).unwrap()
+}
+
+/// An officer docks; all that was filmed leaves the camera, arrives, and is erased there. Nobody typed an address.
+///
+/// Fails with `mdns = false` and without the section `dock`: nobody is found.
+pub fn dock() {
+    let station = Station::new(Plan::default());
+    let place = Place::new(&station);
+    let mut bay = place.bay(1);
+    bay.camera.seal(&footage(1, mib(5)), &[]);
+    bay.camera.seal(&footage(2, 100), &["--class", "urgent"]);
+    bay.serve();
+    let repeater = place.repeater(FOUND);
+    assert_eq!(repeater.held(), 0);
+    bay.plug();
+    station.wait_all_released(&[&bay.camera], &repeater);
+    station.assert_footage_is_whole(&place.site);
+    assert_eq!(repeater.alarms(), Vec::<String>::new());
+}
+
+/// A camera that announces nothing, with no address but its link-local one, is found by its dock's carrier.
+///
+/// Fails without the section `dock`, and where nobody is asked for on a link that comes up.
+pub fn dock_unannounced() {
+    let station = Station::new(Plan::default());
+    let place = Place::new(&station);
+    let mut bay = place.bay(1);
+    bay.space
+        .ip(&["addr", "flush", "dev", &bay.wire.far.device]);
+    bay.camera.seal(&footage(1, mib(2)), &[]);
+    bay.serve_silently();
+    let repeater = place.repeater(FOUND);
+    bay.plug();
+    station.wait_all_released(&[&bay.camera], &repeater);
+    station.assert_footage_is_whole(&place.site);
+}
+
+/// The camera is taken out in the middle of a segment, twice, and docked again: it goes on where it was.
+///
+/// Fails where a pull begins at 0 again instead of after the prefix that is here.
+pub fn undock_mid_segment() {
+    let station = Station::new(Plan::default());
+    let place = Place::new(&station);
+    let mut bay = place.bay(1);
+    bay.camera.seal(&footage(1, mib(12)), &[]);
+    let sealed = bay.camera.status().bytes;
+    bay.wire.rate(40);
+    bay.serve();
+    let repeater = place.repeater(FOUND);
+    let sent = || bay.space.bytes(&bay.wire.far.device).0;
+    // Within the first segment, and within the second.
+    for tenths in [4, 13] {
+        bay.plug();
+        let most = on_the_wire(tenths * SEGMENT / 10);
+        eventually("so much has left the camera", LONG, || {
+            (sent() >= most).then_some(())
+        });
+        bay.pull();
+        until("the repeater has given the session up", || {
+            let status = repeater.status();
+            let all = status["cameras"].as_array().unwrap();
+            !all.is_empty() && all.iter().all(|c| c["state"] == "away")
+        });
+    }
+    let at_break = repeater.counted("repeater_pulled_bytes_total");
+    assert!((1..sealed).contains(&at_break), "{at_break} of {sealed}");
+    bay.plug();
+    station.wait_all_released(&[&bay.camera], &repeater);
+    station.assert_footage_is_whole(&place.site);
+    let pulled = repeater.counted("repeater_pulled_bytes_total");
+    assert_eq!(pulled, sealed, "a byte that came was pulled again");
+    // What was in the queue of 100 ms at 40 Mbit/s when the cable came out, and what then met no carrier.
+    let lost = 2 * (MIB / 2 + link::limits::SEND_WINDOW / 8);
+    let most = on_the_wire(sealed) + lost + TALK;
+    assert!(sent() <= most, "{} bytes sent, at most {most}", sent());
+}
+
+/// The kernel names a port, and udev another a moment later: the port is a dock from then on, and only from then on.
+///
+/// Fails where an interface is judged by the name that it had when it appeared.
+pub fn interface_renamed() {
+    let station = Station::new(Plan::default());
+    let place = Place::new(&station);
+    let mut bay = place.bay(1);
+    bay.camera.seal(&footage(1, mib(1)), &[]);
+    bay.serve();
+    let only_docks = format!("interfaces = [\"dk*\"]\n{FOUND}");
+    let repeater = place.repeater(&only_docks);
+    let named = bay.wire.near.device.replace("dk", "ud");
+    let wanted = bay.wire.near.device.clone();
+    bay.wire.near.set(false);
+    bay.wire.near.rename(&named);
+    bay.plug();
+    throughout(
+        "nobody is dialled on a port that is none",
+        Duration::from_secs(4),
+        || repeater.held() == 0,
+    );
+    bay.wire.near.set(false);
+    bay.wire.near.rename(&wanted);
+    bay.wire.near.set(true);
+    station.wait_all_released(&[&bay.camera], &repeater);
+    station.assert_footage_is_whole(&place.site);
+}
