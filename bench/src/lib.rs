@@ -2,7 +2,7 @@
 //!
 //! `relay` drives all parties as processes on loopback and sets what they take against the parts that
 //! nobody can do without: QUIC, SHA-256, the disk. `spool` drives the store alone against the raw disk,
-//! `parts` measures the parts only. Each part is a minimal program of its own, run as its own process in
+//! `parts` measures the parts only, `docking` how soon a camera that is put into a dock is served. Each part is a minimal program of its own, run as its own process in
 //! the same run, so that a noisy machine is noisy for both sides of every ratio.
 //!
 //! All processes share two CPUs, the size of machine that the targets are stated for. Parties are started
@@ -18,6 +18,7 @@ pub mod machine;
 pub mod options;
 pub mod process;
 
+mod docking;
 mod parties;
 mod parts;
 mod relay;
@@ -92,6 +93,7 @@ fn measure(command: &Command) -> anyhow::Result<Figures> {
     match command {
         Command::Relay(options) => relay::measure(options, &mut figures)?,
         Command::Spool(options) => spool::measure(options, &mut figures)?,
+        Command::Docking(options) => docking::measure(options, &mut figures)?,
         Command::Parts(options) => {
             let yard = process::Yard::make(&options.common)?;
             parts::measure(&yard, options.megabytes, options.repeat)?.tell(&mut figures);

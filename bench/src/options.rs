@@ -25,6 +25,8 @@ pub enum Command {
     Spool(Spool),
     /// The parts alone: QUIC, SHA-256, durable write, read
     Parts(Parts),
+    /// From a dock's carrier to the first segment Held, over real cables; needs root
+    Docking(Docking),
 }
 
 impl Command {
@@ -35,6 +37,7 @@ impl Command {
             Command::Relay(o) => &o.common,
             Command::Spool(o) => &o.common,
             Command::Parts(o) => &o.common,
+            Command::Docking(o) => &o.common,
         }
     }
 }
@@ -156,6 +159,17 @@ pub struct Parts {
     /// Runs of each part; the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub repeat: u32,
+    /// What every bench takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `bench docking`.
+#[derive(Clone, Debug, Args)]
+pub struct Docking {
+    /// How often a camera is docked
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub dockings: u32,
     /// What every bench takes.
     #[command(flatten)]
     pub common: Common,

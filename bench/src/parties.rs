@@ -38,6 +38,7 @@ pub(crate) fn run(party: &str, args: &[OsString]) -> ExitCode {
         "repeaterd" => repeater::main(args),
         "bodycam" => camera::main(args),
         "archive" => archive::main(args),
+        "under" => ::tests::process::under(&args),
         _ => {
             eprintln!("bench: there is no party `{party}`");
             ExitCode::from(crate::EX_USAGE)
