@@ -43,23 +43,23 @@ const fn case(name: &'static str, seconds: u64, play: fn()) -> Case {
 
 /// All of them.
 pub const CASES: &[Case] = &[
-    case("dock", 10, docks::dock),
-    case("dock-unannounced", 10, docks::dock_unannounced),
+    case("dock", 6, docks::dock),
+    case("dock-unannounced", 6, docks::dock_unannounced),
     case("undock-mid-segment", 15, docks::undock_mid_segment),
-    case("interface-renamed", 15, docks::interface_renamed),
-    case("points-elsewhere", 15, announced::points_elsewhere),
-    case("spoofed-announcements", 15, announced::spoofed),
-    case("mdns-flood", 25, announced::flood),
-    case("rogue-camera", 15, strangers::rogue_camera),
+    case("interface-renamed", 10, docks::interface_renamed),
+    case("points-elsewhere", 12, announced::points_elsewhere),
+    case("spoofed-announcements", 12, announced::spoofed),
+    case("mdns-flood", 12, announced::flood),
+    case("rogue-camera", 10, strangers::rogue_camera),
     case("evil-twin", 20, strangers::evil_twin),
     case("dot1x-cable-pulled", 25, ports::cable_pulled),
-    case("dot1x-hostapd-restarted", 25, ports::hostapd_restarted),
-    case("near-far-near", 30, ports::near_far_near),
-    case("wifi-to-dock", 25, moving::wifi_to_dock),
-    case("two-stations", 20, moving::two_stations),
+    case("dot1x-hostapd-restarted", 20, ports::hostapd_restarted),
+    case("near-far-near", 20, ports::near_far_near),
+    case("wifi-to-dock", 12, moving::wifi_to_dock),
+    case("two-stations", 15, moving::two_stations),
     case("loss", 40, moving::loss),
-    case("shift-change", 60, crowd::shift_change),
-    case("walking-past", 120, crowd::walking_past),
+    case("shift-change", 45, crowd::shift_change),
+    case("walking-past", 100, crowd::walking_past),
 ];
 
 /// What the cases showed.

@@ -149,6 +149,35 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// A switch behind a dock's port, the cable to it, and those to others: all are on one link and in one network.
+    #[must_use]
+    pub fn switched<const N: usize>(
+        &self,
+        others: [&Namespace; N],
+    ) -> (Namespace, Wire, [Wire; N]) {
+        let switch = Namespace::new("switch");
+        switch.ip(&["link", "add", "joined", "type", "bridge"]);
+        switch.ip(&["link", "set", "dev", "joined", "up"]);
+        let join = |end: &End| {
+            switch.ip(&["link", "set", "dev", &end.device, "master", "joined"]);
+            end.set(true);
+        };
+        let [a, b, c] = self.nets.next();
+        let trunk = Wire::new("dk", &self.space, &switch);
+        trunk.near.address(&format!("{a}.{b}.{c}.1/24"));
+        trunk.near.set(true);
+        join(&trunk.far);
+        let mut last = 1;
+        let wires = others.map(|other| {
+            last += 1;
+            let wire = Wire::new("p", &switch, other);
+            wire.far.address(&format!("{a}.{b}.{c}.{last}/24"));
+            join(&wire.near);
+            wire
+        });
+        (switch, trunk, wires)
+    }
+
     /// A cable of a dock, with addresses, plugged in at the station's end alone.
     #[must_use]
     pub fn dock(&self, near: &Namespace, far: &Namespace) -> Wire {
@@ -183,9 +212,14 @@ impl Bay<'_> {
 
     /// Serves on the dock's cable and on these other links, and announces itself there.
     pub fn serve_on(&mut self, others: &[&End]) {
+        self.serve_erasing("now", others);
+    }
+
+    /// The same, and erases when it is said: `now` or `when-needed`.
+    pub fn serve_erasing(&mut self, when: &str, others: &[&End]) {
         let devices = others.iter().map(|end| end.device.as_str());
         let devices = devices.chain([self.wire.far.device.as_str()]);
-        let mut args = vec!["--erase", "now", "--announce"];
+        let mut args = vec!["--erase", when, "--announce"];
         devices.for_each(|device| args.extend(["--link", device]));
         self.camera.serve_with(&args, FILTER);
     }
