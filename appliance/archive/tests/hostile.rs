@@ -428,24 +428,15 @@ fn streams_that_wait_for_room_keep_none_that_has_room_from_its_bytes() {
         let streams = stall(&mut repeater, &recording).await;
         // The latest come whole before the first ones, for which there is room, have begun.
         let parts = streams.into_iter().zip(recording.segments.clone()).rev();
-        let writers: Vec<_> = parts
-            .map(|(mut stream, bytes)| {
-                tokio::spawn(async move {
-                    let wrote = stream.write_all(&bytes).await;
-                    wrote.map(|()| stream.finish())
-                })
-            })
-            .collect();
+        let writes = parts.map(|(mut stream, bytes)| async move {
+            let wrote = stream.write_all(&bytes).await;
+            wrote.map(|()| stream.finish())
+        });
         let manifest = recording.manifests[0].digest();
-        repeater
-            .put(manifest, sha(&recording.header), &recording.header)
-            .await;
-        for writer in writers {
-            writer
-                .await
-                .unwrap()
-                .expect("a stream was given back")
-                .unwrap();
+        let header = repeater.put(manifest, sha(&recording.header), &recording.header);
+        let (wrote, ()) = tokio::join!(futures_util::future::join_all(writes), header);
+        for each in wrote {
+            each.expect("a stream was given back").unwrap();
         }
         let mut receipted = Vec::new();
         while receipted.len() < recording.segments.len() {
