@@ -54,10 +54,10 @@ fn a_peer_in_the_wrong_role_is_refused() {
     let trial = Trial::new();
     current_thread(async {
         let clock = Clock::system();
-        // A camera that dials a camera: its certificate is not for dialling.
+        // A camera that dials a camera: its certificate may dial, at an 802.1X port, and its role may not.
         let server = Server::start(Hop::Camera, trial.camera(), &clock).await;
         let (camera, _) = dialer(Hop::Camera, trial.camera(), &clock).await;
-        refused_by(&server, &camera, "wrong_usage").await;
+        refused_by(&server, &camera, "wrong_role").await;
         // A camera where a site is expected: the dialler refuses.
         let keys = EndpointKeys::fresh(&Random::system());
         let impostor =

@@ -110,8 +110,9 @@ fn a_ledger_that_is_written_anew_is_smaller_and_says_the_same() {
         entries += 1;
         mark_at(entries)
     };
-    for round in 0..40 {
-        for n in 0..4_000 {
+    let many = 3 * u32::try_from(limits::RENEW_ROWS).unwrap();
+    for round in 0..15 {
+        for n in 0..many {
             change(&mut ledger, n, round);
         }
         ledger.sync(&folder, mark_at(u64::from(round))).unwrap();
@@ -127,9 +128,9 @@ fn a_ledger_that_is_written_anew_is_smaller_and_says_the_same() {
     let mut steps = 0;
     while ledger.disk_bytes() * 2 > bytes {
         ledger.renew(&mut folder, ALWAYS).unwrap();
-        let n = steps * 977 % 4_000;
+        let n = steps * 977 % many;
         change(&mut ledger, n, 99);
-        let mark = change(&mut ledger, 4_000 + steps, 99);
+        let mark = change(&mut ledger, many + steps, 99);
         ledger.sync(&folder, mark).unwrap();
         steps += 1;
         assert!(steps < 100, "{} of {bytes} bytes", ledger.disk_bytes());

@@ -1,7 +1,7 @@
 //! Whether an announced address may be dialled: it must be on the very link on which it was announced. A pure
 //! function of the address, that link, and what the kernel says of it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::discover::LinkIndex;
 use crate::discover::interfaces::table::{Links, Usable};
@@ -42,13 +42,16 @@ pub fn judge(ip: IpAddr, port: u16, on: LinkIndex, links: &Links) -> Result<Sock
         return Err(Elsewhere::Own);
     }
     match ip {
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            Ok(SocketAddrV6::new(v6, port, 0, on).into())
-        }
+        IpAddr::V6(v6) if is_link_local(v6) => Ok(SocketAddrV6::new(v6, port, 0, on).into()),
         // An IPv4 link-local address has no scope: without that prefix on this link the WAN's route would take it.
         _ if is_on(ip, link) => Ok(SocketAddr::new(ip, port)),
         _ => Err(Elsewhere::NotThere),
     }
+}
+
+/// Link-local as RFC 4291 section 2.5.6 has it: fe80::/64. The rest of fe80::/10 is nobody's.
+fn is_link_local(ip: Ipv6Addr) -> bool {
+    ip.segments()[..4] == [0xfe80, 0, 0, 0]
 }
 
 /// Whether a host of that address is in a prefix of the link.
