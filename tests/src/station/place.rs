@@ -212,14 +212,9 @@ impl Bay<'_> {
 
     /// Serves on the dock's cable and on these other links, and announces itself there.
     pub fn serve_on(&mut self, others: &[&End]) {
-        self.serve_erasing("now", others);
-    }
-
-    /// The same, and erases when it is said: `now` or `when-needed`.
-    pub fn serve_erasing(&mut self, when: &str, others: &[&End]) {
         let devices = others.iter().map(|end| end.device.as_str());
         let devices = devices.chain([self.wire.far.device.as_str()]);
-        let mut args = vec!["--erase", when, "--announce"];
+        let mut args = vec!["--erase", "now", "--announce"];
         devices.for_each(|device| args.extend(["--link", device]));
         self.camera.serve_with(&args, FILTER);
     }
