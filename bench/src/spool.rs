@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::figures::{Figures, Target};
 use crate::options::Spool;
 use crate::parties::Agency;
-use crate::parts::{self, SEGMENT_BYTES};
+use crate::parts::{self, Part, SEGMENT_BYTES};
 use crate::process::Yard;
 
 pub(crate) use store::{run, start};
@@ -89,6 +89,12 @@ pub(crate) fn measure(options: &Spool, figures: &mut Figures) -> Result<()> {
         "segments",
         &format!("{} of {} B", options.segments, options.bytes_each()),
     );
+    tell_rates(&raw, &taken, figures);
+    tell_size(options, (&taken, &started), figures);
+    Ok(())
+}
+
+fn tell_rates(raw: &Part, taken: &Taken, figures: &mut Figures) {
     let mut put = |name, value, unit| figures.put(name, value, unit, Target::None);
     put("raw_disk_rate", raw.mib_s, "MiB/s");
     put("raw_disk_cpu", raw.cpu, "CPU-s/GiB");
@@ -106,6 +112,10 @@ pub(crate) fn measure(options: &Spool, figures: &mut Figures) -> Result<()> {
         taken.commit_p99_ms / raw.commit_p99_ms,
         "x",
     );
+}
+
+fn tell_size(options: &Spool, (taken, started): (&Taken, &Started), figures: &mut Figures) {
+    let bytes = u64::from(options.segments) * u64::from(options.bytes_each());
     figures.put(
         "spool_next_pull_p50",
         taken.pick_p50_us,
@@ -150,7 +160,6 @@ pub(crate) fn measure(options: &Spool, figures: &mut Figures) -> Result<()> {
         Target::None
     };
     figures.put("spool_disk_over_held", taken.disk_over_held, "x", target);
-    Ok(())
 }
 
 fn ask<T: for<'a> Deserialize<'a>>(yard: &Yard, part: &str, job: &Job) -> Result<T> {

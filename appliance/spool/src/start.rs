@@ -19,6 +19,8 @@
 //! | orphan: file, no row that vouches for it | removed: nothing was ever said of it; after a rebuild that met a damaged manifest, kept under another name |
 //! | junk: a name that is no digest | left alone, named in the log |
 
+mod found;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
@@ -30,15 +32,15 @@ use protocol::pressure::{Gate, Watermarks};
 
 use crate::books::Books;
 use crate::commit::keep_ballast;
-use crate::error::{AtPath, SpoolError, is_full};
-use crate::folder::{Folder, Place, remove};
-use crate::ledger::{Ledger, Mark, renew};
+use crate::error::{AtPath, SpoolError};
+use crate::folder::Folder;
+use crate::ledger::{Ledger, renew};
 use crate::load::Loaded;
 use crate::logbook::{Entry, Logbook, Position};
-use crate::mend::names_in;
 use crate::scrub::Cursor;
 use crate::spool::{Group, Options, Spool};
-use crate::succession::{self, Broken, Last};
+use crate::succession::{self, Broken};
+use found::FoundLedger;
 
 /// What a start found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -268,7 +270,7 @@ impl Spool {
             rebuild = Some("the boot is suspect: a sync failed".into());
             crate::rebuild::renew_logbook(&mut folder)?;
         }
-        let found = find_ledger(&folder, rebuild)?;
+        let found = FoundLedger::find(&folder, rebuild)?;
         let quick = matches!(found, FoundLedger::Good(..));
         let (logbook, broken) = succession::open(&mut folder, found.last(), quick, (fresh, now))?;
         let opening = Opening {
@@ -281,23 +283,8 @@ impl Spool {
             ledger_bytes,
             now,
         };
-        let mut copies = None;
-        let (mut spool, end) = match found {
-            FoundLedger::Good(read, mark) => {
-                let (ledger, mut loaded) = *read;
-                copies = Some(std::mem::take(&mut loaded.copies));
-                let end = mark.map_or(opening.logbook.end(), |m| m.position);
-                (opening.into_spool(ledger, loaded), end)
-            }
-            FoundLedger::Rebuild(why, _) => {
-                tracing::warn!("the ledger is rebuilt: {why}");
-                let broken = broken.as_ref();
-                let spool = crate::rebuild::rebuild(opening, broken, &mut report, &mut alarms)?;
-                report.rebuilt = Some(why);
-                let end = spool.books.logbook.end();
-                (spool, end)
-            }
-        };
+        let (mut spool, end, copies) =
+            found.open(opening, broken.as_ref(), &mut report, &mut alarms)?;
         spool.unlink_forgotten()?;
         // A rebuild has begun it already.
         match broken.filter(|_| quick) {
@@ -401,84 +388,6 @@ impl Spool {
 
 /// Alarms that wait until there is a spool to raise them.
 pub(crate) type Deferred = Vec<(&'static str, String, String)>;
-
-type OpenedLedger = Result<(Ledger, Option<Mark>), SpoolError>;
-
-/// The ledger as it was found. The mark is none where there was no ledger.
-enum FoundLedger {
-    Good(Box<(Ledger, Loaded)>, Option<Mark>),
-    Rebuild(String, Last),
-}
-
-impl FoundLedger {
-    fn last(&self) -> Last {
-        match self {
-            FoundLedger::Good(_, Some(mark)) => Last::Head(*mark),
-            FoundLedger::Good(_, None) => Last::Nothing,
-            FoundLedger::Rebuild(_, last) => *last,
-        }
-    }
-}
-
-/// Step 4.
-fn find_ledger(folder: &Folder, rebuild: Option<String>) -> Result<FoundLedger, SpoolError> {
-    let (mut known, used) = (None, folder.path("ledger").exists());
-    let last = |known: Option<Mark>| known.map_or(Last::Unknown, Last::Head);
-    if let Some(why) = rebuild {
-        if used {
-            // Whatever else is wrong with it, it may know how far the logbook went.
-            drop(open_and_read(folder, &mut known)?);
-        }
-        return Ok(FoundLedger::Rebuild(why, last(known)));
-    }
-    if !used {
-        let empty = [Place::Segments, Place::Manifests]
-            .iter()
-            .all(|p| names_in(&folder.place(*p)).is_ok_and(|n| n.is_empty()));
-        if !empty || folder.path("logbook").exists() {
-            return Ok(FoundLedger::Rebuild("there is none".into(), Last::Unknown));
-        }
-        let ledger = Ledger::create(folder, "ledger")?;
-        return Ok(FoundLedger::Good(
-            Box::new((ledger, Loaded::default())),
-            None,
-        ));
-    }
-    let (opened, loaded) = open_and_read(folder, &mut known)?;
-    match opened {
-        Ok((ledger, Some(mark))) => Ok(FoundLedger::Good(Box::new((ledger, loaded)), Some(mark))),
-        Ok((ledger, None)) => {
-            drop(ledger);
-            let why = "it was never committed to";
-            Ok(FoundLedger::Rebuild(why.into(), Last::Nothing))
-        }
-        Err(e @ (SpoolError::Contradiction(_) | SpoolError::Ledger(_) | SpoolError::Io { .. })) => {
-            Ok(FoundLedger::Rebuild(e.to_string(), last(known)))
-        }
-        Err(e) => Err(e),
-    }
-}
-
-/// Opens the ledger and reads it through. The engine writes when it opens: on a full disk it is given the ballast.
-fn open_and_read(
-    folder: &Folder,
-    known: &mut Option<Mark>,
-) -> Result<(OpenedLedger, Loaded), SpoolError> {
-    let mut open = || {
-        let mut loaded = Loaded::default();
-        let opened = Ledger::open(folder, "ledger", known, |k, v| loaded.read(k, v));
-        (opened, loaded)
-    };
-    let (opened, loaded) = open();
-    match &opened {
-        Err(SpoolError::Ledger(sled::Error::Io(e))) if is_full(e) => {
-            tracing::warn!("the disk is full: the ballast is given up to open the ledger");
-            remove(&folder.path("ballast"))?;
-            Ok(open())
-        }
-        _ => Ok((opened, loaded)),
-    }
-}
 
 /// Step 3: the list under which the ledger was last judged; the given one where none is stored.
 fn stored_key_list(

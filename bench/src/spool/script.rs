@@ -160,34 +160,15 @@ impl Script {
             camera: camera.clone(),
             number: round,
         };
-        let policy = Policy {
-            k: 1,
-            sites: vec![papers.site.clone()],
-        };
         let total = entries.len() as u64;
-        let mut manifests: Vec<Manifest> = Vec::new();
-        for chunk in entries.chunks(MANIFEST_SEGMENTS) {
-            let is_last = chunk.last().is_some_and(|s| s.seq + 1 == total);
-            let body = manifest::Body {
-                version: manifest::VERSION,
-                recording: recording.clone(),
-                index: u32::try_from(manifests.len())?,
-                previous: manifests.last().map(Manifest::digest),
-                header: header_entry,
-                segments: chunk.to_vec(),
-                captured_from: now,
-                captured_to: now,
-                class: Class::Routine,
-                policy: policy.clone(),
-                end: is_last.then_some(End {
-                    segments: total,
-                    reason: EndReason::Stopped,
-                }),
-                clock_unset: false,
-                clock_offset_ms: None,
-            };
-            manifests.push(Manifest::sign(body, &signer)?);
-        }
+        let manifests = manifests(
+            &recording,
+            header_entry,
+            &entries,
+            &papers.site,
+            &signer,
+            now,
+        )?;
         let bytes = total * u64::from(job.segment_bytes);
         let newest = manifests
             .last()
@@ -219,6 +200,45 @@ impl Script {
             digest,
         }
     }
+}
+
+/// One recording's manifests.
+fn manifests(
+    recording: &RecordingId,
+    header: HeaderEntry,
+    entries: &[SegmentEntry],
+    site: &SiteId,
+    signer: &DeviceSigner,
+    now: Time,
+) -> Result<Vec<Manifest>> {
+    let total = entries.len() as u64;
+    let mut manifests: Vec<Manifest> = Vec::new();
+    for chunk in entries.chunks(MANIFEST_SEGMENTS) {
+        let is_last = chunk.last().is_some_and(|s| s.seq + 1 == total);
+        let body = manifest::Body {
+            version: manifest::VERSION,
+            recording: recording.clone(),
+            index: u32::try_from(manifests.len())?,
+            previous: manifests.last().map(Manifest::digest),
+            header,
+            segments: chunk.to_vec(),
+            captured_from: now,
+            captured_to: now,
+            class: Class::Routine,
+            policy: Policy {
+                k: 1,
+                sites: vec![site.clone()],
+            },
+            end: is_last.then_some(End {
+                segments: total,
+                reason: EndReason::Stopped,
+            }),
+            clock_unset: false,
+            clock_offset_ms: None,
+        };
+        manifests.push(Manifest::sign(body, signer)?);
+    }
+    Ok(manifests)
 }
 
 /// The camera's inventory when it holds `held`, if anything, and has erased the recordings below `erased`.
