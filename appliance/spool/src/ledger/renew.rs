@@ -49,7 +49,7 @@ pub(super) struct Renewals {
     /// The old one being closed.
     closing: Option<JoinHandle<()>>,
     /// Its size right after the last one.
-    fresh_bytes: u64,
+    pub(super) fresh_bytes: u64,
     /// This file system cannot.
     never: bool,
 }
