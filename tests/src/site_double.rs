@@ -2,6 +2,7 @@
 //! whatever it is told to sign.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use protocol::identity::Trust;
 use protocol::ids::{Digest, SiteId, StoreEpoch, Time};
 use protocol::limits::SEGMENT_BYTES;
 use protocol::manifest::Manifest;
-use protocol::message::{ArchiveHello, Message, VERSIONS, Want};
+use protocol::message::{ArchiveHello, Busy, Code, Message, VERSIONS, Want};
 
 use crate::double::{Listening, Talk, site_keyring};
 use crate::station::Station;
@@ -35,6 +36,10 @@ pub struct Script {
     pub stored: Says,
     /// What came, by digest: its bytes hash to it, or not.
     pub took: Arc<Mutex<HashMap<Digest, Bytes>>>,
+    /// Whether the next header that comes is put off.
+    pub busy: Arc<AtomicBool>,
+    /// Whether it answers once a header came, and not only when all did.
+    pub hasty: bool,
     /// The agency's root.
     pub trust: Trust,
 }
@@ -60,6 +65,8 @@ impl Script {
             offered: None,
             stored: Arc::new(stored),
             took: Arc::default(),
+            busy: Arc::default(),
+            hasty: false,
             trust: station.trust(),
         }
     }
@@ -129,10 +136,17 @@ async fn serve(script: Script, mut talk: Talk) {
                 let Ok(mut stream) = stream else { return };
                 let Ok(frame) = read_frame(&mut stream).await else { continue };
                 let Ok(Message::Put(put)) = codec::decode(&frame) else { panic!("not a put") };
+                let header = offered[&put.manifest].body().header.digest;
+                if put.digest == header && script.busy.swap(false, Ordering::Relaxed) {
+                    let _ = stream.stop(Code::Busy.number().into());
+                    let (about, class) = (header, offered[&put.manifest].body().class);
+                    talk.say(&Message::Busy(Busy { about, class, retry_after_ms: 1_000 })).await;
+                    continue;
+                }
                 let Ok(bytes) = stream.read_to_end(SEGMENT_BYTES).await else { continue };
                 script.took().insert(put.digest, bytes.into());
                 let manifest = &offered[&put.manifest];
-                if script.has_all(manifest) {
+                if script.has_all(manifest) || script.hasty && put.digest == header {
                     say_all(&mut talk, (script.stored)(manifest)).await;
                 }
             }

@@ -243,6 +243,39 @@ fn busy_and_wants_about_nothing_hold_nothing_up() {
 }
 
 #[test]
+fn no_segment_takes_the_place_of_a_header_that_was_put_off() {
+    let station = Station::new(Plan::default());
+    let camera = camera_id("BWC-0001");
+    // More than are put at one time.
+    let sealed = record(
+        &station,
+        &camera,
+        0,
+        &footage(1, 48 << 10),
+        1 << 10,
+        &["site-a"],
+    );
+    let items = sealed.segments.len() as u64 + 1;
+    let double = camera_double::Script::new(&station, camera, vec![sealed]).listen(&station);
+    let script = Script {
+        hasty: true,
+        ..takes_all(&station, "site-a")
+    };
+    script.busy.store(true, Ordering::Relaxed);
+    let site = script.listen(&station, "site-a");
+    let repeater = station.repeater(&[double.address], &[("site-a", site.address)]);
+    until("the header is put off", || {
+        !script.busy.load(Ordering::Relaxed)
+    });
+    let begun = now();
+    until("all is archived", || {
+        repeater.items("archived") + repeater.items("released") == items
+    });
+    let took = now().saturating_duration_since(begun);
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[test]
 fn a_site_that_is_gone_is_an_alarm_though_another_answers() {
     let station = Station::new(Plan {
         sites: &["site-a", "site-b"],

@@ -122,6 +122,7 @@ impl Session<'_> {
         let until = self.hop.seams.clock.instant() + RECEIPT_SETTLES;
         for digest in named.iter().chain(&manifests) {
             self.under_way.remove(digest);
+            self.headerless.remove(digest);
             // An offer of something wholly stored is answered by its receipt alone.
             self.unanswered.remove(digest);
             self.aside.insert(*digest, until);

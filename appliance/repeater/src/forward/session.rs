@@ -14,7 +14,7 @@ use link::frame::{ControlRecv, ControlSend};
 use link::quic::{LinkError, Peer};
 use link::tasks::Tasks;
 use protocol::codec;
-use protocol::ids::{Digest, SiteId};
+use protocol::ids::{Digest, RecordingId, SiteId};
 use protocol::manifest::Class;
 use protocol::message::Message;
 use tokio::sync::Notify;
@@ -51,6 +51,8 @@ pub(super) struct Offered {
 #[derive(Debug)]
 pub(super) struct UnderWay {
     pub(super) manifest: Digest,
+    /// The recording whose header it is, if it is one.
+    pub(super) header_of: Option<RecordingId>,
     pub(super) since: Instant,
     /// When the site had all of it.
     pub(super) sent: Option<Instant>,
@@ -75,6 +77,9 @@ pub struct Session<'a> {
     /// Manifests offered on this connection, with their classes.
     pub(super) asked: HashMap<Digest, Class>,
     pub(super) under_way: HashMap<Digest, UnderWay>,
+    /// Headers that were given up, with their recordings: a site signs for nothing of those before it has the header, so
+    /// that their segments, put ahead of it, would take all the places and wait in them for what has none.
+    pub(super) headerless: HashMap<Digest, RecordingId>,
     pub(super) puts: FuturesUnordered<JoinHandle<(Digest, Outcome)>>,
     /// What is not put or offered again before that time.
     pub(super) aside: HashMap<Digest, Instant>,
@@ -135,6 +140,7 @@ impl Session<'_> {
             unanswered: HashMap::new(),
             asked: HashMap::new(),
             under_way: HashMap::new(),
+            headerless: HashMap::new(),
             puts: FuturesUnordered::new(),
             aside: HashMap::new(),
             busy: None,
@@ -233,6 +239,9 @@ impl Session<'_> {
     pub(super) fn give_up(&mut self, digest: Digest, until: Instant) {
         if let Some(under_way) = self.under_way.remove(&digest) {
             under_way.stop.cancel();
+            if let Some(recording) = under_way.header_of {
+                self.headerless.insert(digest, recording);
+            }
             self.offered.remove(&under_way.manifest);
             self.aside.insert(digest, until);
         }

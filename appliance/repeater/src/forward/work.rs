@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use protocol::ids::{CameraId, Digest};
+use protocol::ids::{CameraId, Digest, RecordingId};
 use protocol::manifest::Class;
 use protocol::message::Message;
 use spool::{InventoryPages, OfferTask, PutTask, Spool};
@@ -185,6 +185,10 @@ impl Session<'_> {
             if put_off {
                 continue;
             }
+            let waits = |of: &RecordingId| *of == task.recording;
+            if task.seq.is_some() && self.headerless.values().any(waits) {
+                continue;
+            }
             let offered = self.offered.get_mut(&task.manifest);
             match offered.filter(|o| o.grant > 0 && o.wanted.contains(&task.digest)) {
                 Some(_) if started == room => break,
@@ -222,10 +226,12 @@ impl Session<'_> {
 
     fn start(&mut self, task: PutTask, now: Instant) {
         let (digest, means, stop) = (task.digest, self.means.clone(), self.tasks.child());
+        self.headerless.remove(&digest);
         self.under_way.insert(
             digest,
             UnderWay {
                 manifest: task.manifest,
+                header_of: task.seq.is_none().then(|| task.recording.clone()),
                 since: now,
                 sent: None,
                 stop: stop.clone(),
