@@ -70,6 +70,10 @@ pub const BY_HAND: &[(&str, &str)] = &[
          is back by then, which is not mended yet",
     ),
     (
+        "dot1x-hostapd-restarted",
+        "the same: where a cable flaps while hostapd starts, the camera is sent away, comes back, and is thrown out",
+    ),
+    (
         "walking-past",
         "what it asks for is a share of a raw stream on the same quiet machine, and it comes close to it",
     ),
