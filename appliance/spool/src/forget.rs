@@ -10,7 +10,7 @@
 //! What is left is how much stood on which store of which site. Where that store turns out to be void, there is an alarm:
 //! the footage was released, its camera has erased it, and nobody else here would say so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 
 use minicbor::{Decode, Encode};
@@ -23,7 +23,7 @@ use crate::books::{Books, Recording, due};
 use crate::error::{AtPath, SpoolError};
 use crate::folder::{Place, remove};
 use crate::limits;
-use crate::rows::{self, Key, ReceiptRow, RecordingRow, SegmentRow, camera_has, tag};
+use crate::rows::{self, Key, ReceiptRow, RecordingRow, camera_has, tag};
 use crate::spool::Spool;
 
 /// What was forgotten that stood on one store of one site.
@@ -34,26 +34,6 @@ struct Stood {
     segments: u64,
     #[n(1)]
     bytes: u64,
-}
-
-/// What a recording leaves when it is forgotten.
-#[derive(Default)]
-struct Left {
-    /// Segments and bytes by the number of the receipts that name them.
-    by_receipt: BTreeMap<u32, Stood>,
-    /// Receipts of manifests alone, too.
-    receipts: BTreeSet<u32>,
-}
-
-impl Left {
-    fn segment(&mut self, row: &SegmentRow) {
-        for (number, _) in &row.receipts {
-            let stood = self.by_receipt.entry(*number).or_default();
-            stood.segments += 1;
-            stood.bytes += u64::from(row.length);
-            self.receipts.insert(*number);
-        }
-    }
 }
 
 fn stood_key(site: u16, epoch: StoreEpoch) -> Key {
@@ -96,25 +76,31 @@ impl Spool {
 
     /// Step 1.
     fn forget(&mut self, rec: &Recording) -> Result<(), SpoolError> {
-        let mut left = Left::default();
+        // What stood on each receipt; nothing on those that name manifests alone.
+        let mut left: BTreeMap<u32, Stood> = BTreeMap::new();
         for digest in self.books.segments_of(rec.camera, rec.number)? {
             if let Some(row) = self.books.segment(&digest)? {
-                left.segment(&row);
+                for (receipt, _) in &row.receipts {
+                    let stood = left.entry(*receipt).or_default();
+                    stood.segments += 1;
+                    stood.bytes += u64::from(row.length);
+                }
                 self.partials.remove(&digest);
                 self.books.forget_segment(&digest, &row, &rec.row);
             }
         }
         for digest in self.books.manifests_of(rec.camera, rec.number)? {
             if let Some(row) = self.books.manifest(&digest)? {
-                left.receipts.extend(row.receipts.iter().map(|(n, _)| *n));
+                for (receipt, _) in &row.receipts {
+                    left.entry(*receipt).or_default();
+                }
                 self.books.ledger.delete(rows::of(tag::MANIFEST, &digest));
                 self.books.ledger.delete(rows::manifest_of(&row, &digest));
                 self.books.ledger.mark(rows::of(tag::UNLINK, &digest));
                 self.group.unlink.push(digest);
             }
         }
-        for number in left.receipts {
-            let stood = left.by_receipt.get(&number).copied().unwrap_or_default();
+        for (number, stood) in left {
             self.forget_receipt(number, stood)?;
         }
         let key = rows::recording(tag::RECORDING, rec.camera, rec.number);

@@ -40,7 +40,7 @@ use crate::logbook::{Entry, Logbook, Position};
 use crate::scrub::Cursor;
 use crate::spool::{Group, Options, Spool};
 use crate::succession::{self, Broken};
-use found::FoundLedger;
+use found::{FoundLedger, find_ledger};
 
 /// What a start found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -270,7 +270,7 @@ impl Spool {
             rebuild = Some("the boot is suspect: a sync failed".into());
             crate::rebuild::renew_logbook(&mut folder)?;
         }
-        let found = FoundLedger::find(&folder, rebuild)?;
+        let found = find_ledger(&folder, rebuild)?;
         let quick = matches!(found, FoundLedger::Good(..));
         let (logbook, broken) = succession::open(&mut folder, found.last(), quick, (fresh, now))?;
         let opening = Opening {

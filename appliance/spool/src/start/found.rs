@@ -35,14 +35,6 @@ impl FoundLedger {
 pub(super) type Copies = Option<Vec<(Digest, u32)>>;
 
 impl FoundLedger {
-    /// Step 4.
-    pub(super) fn find(
-        folder: &Folder,
-        rebuild: Option<String>,
-    ) -> Result<FoundLedger, SpoolError> {
-        find_ledger(folder, rebuild)
-    }
-
     /// The spool over it, or over what is derived anew; and how far along the logbook its rows are.
     pub(super) fn open(
         self,
@@ -69,7 +61,11 @@ impl FoundLedger {
     }
 }
 
-fn find_ledger(folder: &Folder, rebuild: Option<String>) -> Result<FoundLedger, SpoolError> {
+/// Step 4.
+pub(super) fn find_ledger(
+    folder: &Folder,
+    rebuild: Option<String>,
+) -> Result<FoundLedger, SpoolError> {
     let (mut known, used) = (None, folder.path("ledger").exists());
     let last = |known: Option<Mark>| known.map_or(Last::Unknown, Last::Head);
     if let Some(why) = rebuild {
