@@ -8,7 +8,8 @@
 //! - nothing is Archived or Released without receipts from as many sites as its manifest asks, in the logbook;
 //! - the logbook's chain holds, and goes through every head that was said;
 //! - no file of what was said to be Held is dropped as a stranger's;
-//! - every pull goes on to its end, and no good camera is blamed; then all of it is Held and whole.
+//! - every pull goes on to its end, and no good camera is blamed; then all of it is Held and whole, but for what was
+//!   released, erased by its camera, and forgotten when room was made.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -22,12 +23,14 @@ use serde_json::Value;
 use spool::{Entry, Faults, Finished, Spool, SpoolError};
 
 use super::driver::{named, options};
-use super::plan::{NOW, Plan, SITES};
+use super::plan::{NOW, Plan, Recording, SITES};
 
 /// What the world was told.
 #[derive(Debug, Default)]
 struct Said {
     stages: BTreeMap<Digest, Stage>,
+    /// Its camera said so, or was about to.
+    erased: BTreeSet<Digest>,
     heads: HashMap<u64, String>,
 }
 
@@ -49,8 +52,9 @@ impl Said {
             }
             // What its camera has erased may be forgotten, and come again: nothing is promised of it.
             for name in line["erased"].as_array().into_iter().flatten() {
-                said.stages
-                    .remove(&Digest::from_hex(name.as_str().unwrap()).unwrap());
+                let digest = Digest::from_hex(name.as_str().unwrap()).unwrap();
+                said.stages.remove(&digest);
+                said.erased.insert(digest);
             }
             if let (Some(entries), Some(hash)) = (line["entries"].as_u64(), line["hash"].as_str()) {
                 said.heads.insert(entries, hash.to_owned());
@@ -236,7 +240,9 @@ impl Check {
     fn go_on(&mut self) -> Result<(), SpoolError> {
         let recordings = self.plan.recordings.clone();
         for some in recordings.chunks(2) {
+            let mut may_go = BTreeSet::new();
             for recording in some {
+                may_go.extend(self.may_be_forgotten(recording)?);
                 self.spool.admit(&recording.manifest, NOW)?;
             }
             // Also what was broken off elsewhere: its room is taken.
@@ -246,7 +252,8 @@ impl Check {
             self.spool.commit(NOW)?;
             for digest in some.iter().flat_map(|r| r.parts.keys()) {
                 let stage = self.spool.stage(digest)?;
-                if !matches!(stage, Some(Stage::Held | Stage::Archived | Stage::Released)) {
+                let here = matches!(stage, Some(Stage::Held | Stage::Archived | Stage::Released));
+                if !here && !(stage.is_none() && may_go.contains(digest)) {
                     self.wrong
                         .push(format!("{digest} cannot be pulled: it stays {stage:?}"));
                 }
@@ -258,6 +265,18 @@ impl Check {
         }
         self.spool.commit(NOW)?;
         self.spool.reclaim(NOW).map(drop)
+    }
+
+    /// Released whole, and erased by its camera: where room is made, nothing stays of it.
+    fn may_be_forgotten(&self, recording: &Recording) -> Result<Vec<Digest>, SpoolError> {
+        let parts: Vec<Digest> = recording.parts.keys().copied().collect();
+        for digest in &parts {
+            let released = self.spool.stage(digest)? == Some(Stage::Released);
+            if !released || !self.said.erased.contains(digest) {
+                return Ok(Vec::new());
+            }
+        }
+        Ok(parts)
     }
 
     /// The archive answers for what is Held, and room is made.
