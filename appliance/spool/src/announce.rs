@@ -8,7 +8,7 @@
 use std::fs;
 
 use protocol::ids::{Digest, RecordingId, Time};
-use protocol::manifest::Manifest;
+use protocol::manifest::{Class, Manifest, Policy};
 
 use crate::books::Recording;
 use crate::error::{AtPath, SpoolError};
@@ -170,7 +170,7 @@ impl Spool {
                     rec.row.policy = body.policy.clone();
                 }
                 rec.row.end = rec.row.end.or(body.end.map(|e| e.segments));
-                if rec.row != before {
+                if places(&rec.row) != places(&before) {
                     self.books.requeue(&before, &rec)?;
                     if rec.row.policy != before.policy {
                         for digest in self.books.segments_of(camera, number)? {
@@ -256,6 +256,12 @@ impl Spool {
         }
         Ok(next)
     }
+}
+
+/// What of a recording decides where its segments and manifests stand in the queues. With each of many manifests `top`
+/// moves, and that alone is no reason to go through all of them.
+fn places(row: &RecordingRow) -> (Class, &Policy, Time) {
+    (row.class, &row.policy, row.captured)
 }
 
 fn new_recording(manifest: &Manifest) -> RecordingRow {

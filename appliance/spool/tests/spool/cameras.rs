@@ -264,3 +264,25 @@ fn a_class_moves_everything_of_its_recording() {
         1
     );
 }
+
+#[test]
+fn a_later_manifest_costs_its_own_rows_alone() {
+    let world = World::new();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let footage = camera.footage(1, &[10; 130]);
+    let first = camera.manifest(&footage, 0, 0..64);
+    spool.admit(&first, NOW).unwrap();
+    let rows = spool.pending().changes;
+    for (index, range) in [(1, 64..128), (2, 128..130)] {
+        spool.commit(NOW).unwrap();
+        let segments = range.len();
+        let manifest = camera.manifest(&footage, index, range);
+        spool.admit(&manifest, NOW).unwrap();
+        let now = spool.pending().changes;
+        let its_own = rows * segments / 64 + 8;
+        assert!(
+            now <= its_own,
+            "manifest {index}: {now} rows, {its_own} are its own"
+        );
+    }
+}
