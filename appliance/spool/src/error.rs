@@ -57,6 +57,9 @@ pub enum SpoolError {
     /// Another process has the folder.
     #[error("{path} is in use by another process", path = .0.display())]
     InUse(PathBuf),
+    /// The thread that hashes what is written has ended.
+    #[error("the thread that hashes footage has ended: exit and start again")]
+    Hashing,
     /// No room for new footage.
     #[error("no room for {0} more bytes")]
     NoSpace(u64),

@@ -33,7 +33,7 @@
 //!
 //! # Procedures
 //! **Create** ([`Spool::begin`], [`Incoming`], [`Spool::finish`]): 1. the file is made and its length reserved;
-//! 2. chunks are written and hashed, and the kernel is asked to write them early; 3. the digest is compared.
+//! 2. chunks are written, hashed by a thread beside it, and the kernel is asked to write them early; 3. the digest is compared.
 //!
 //! **Commit** ([`Spool::commit`]): 1. the data of segments and small files is synced; 2. small files get their
 //! names, directories are synced; 3. the books move; 4. the logbook is written and synced; 5. the ledger's
@@ -89,6 +89,7 @@ mod faults;
 mod folder;
 mod forget;
 mod forward;
+mod hashing;
 mod history;
 mod inventory;
 mod ledger;

@@ -40,6 +40,10 @@ pub const DAY_MS: u64 = 86_400_000;
 pub const CAMERA_OUTSTANDING: u64 = 1 << 20;
 /// Interrupted pulls whose running hash is remembered, so that a resume need not read the prefix again.
 pub const SUSPENDED: usize = 256;
+/// Pieces that wait to be hashed beside the writing: 2 MiB of the pieces that the repeater writes.
+pub const HASH_PIECES: usize = 16;
+/// Segments of so many bytes are hashed beside the writing: hashing fewer takes less than waking a thread is worth.
+pub const HASH_BESIDE_BYTES: u32 = 256 << 10;
 /// Alarms of one code that are raised at one time; what is beyond is in the log only. Each code has its own room, so
 /// that a camera that raises many of one kind hides none of another.
 pub const ALARMS_PER_CODE: usize = 64;

@@ -16,6 +16,7 @@ use protocol::receipt::Receipt;
 
 use crate::error::{AtPath, SpoolError};
 use crate::folder::{Folder, Place};
+use crate::hashing::HashThread;
 use crate::ledger::{Ledger, Mark};
 use crate::load::Loaded;
 use crate::logbook::{Entry, Logbook};
@@ -116,6 +117,7 @@ impl Look {
         let length = |d: &Digest| fs::metadata(folder.segment(d)).map_or(0, |m| m.len());
         let total_bytes = names[0].iter().map(length).sum();
         let opening = Opening {
+            hashing: HashThread::start().at(&options.dir)?,
             folder,
             logbook,
             keys,

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use protocol::custody::{Event, Stage};
 use protocol::ids::{CameraId, Digest, RecordingId, Time};
 use protocol::manifest::Class;
@@ -20,6 +21,7 @@ use crate::books::step;
 use crate::early_writeback;
 use crate::error::{AtPath, SpoolError, is_unreadable};
 use crate::folder::hash_prefix;
+use crate::hashing::Running;
 use crate::limits;
 use crate::rows::{self, tag};
 use crate::spool::{Busy, Partial, Skip, Spool};
@@ -49,7 +51,7 @@ pub struct Incoming {
     length: u32,
     resumed: bool,
     offset: u32,
-    hasher: Hasher,
+    hash: Running,
     file: File,
     path: PathBuf,
     _alive: Arc<()>,
@@ -81,22 +83,28 @@ impl Incoming {
     pub fn remaining(&self) -> u32 {
         self.length - self.offset
     }
-    /// Takes the next bytes.
+    /// Takes the next bytes: into the file, and into the hash, for which they may be kept a while.
     ///
     /// # Errors
-    /// [`SpoolError::TooMany`] beyond the announced length; [`SpoolError::Io`].
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
+    /// [`SpoolError::TooMany`] beyond the announced length; [`SpoolError::Io`]; [`SpoolError::Hashing`].
+    pub fn write_bytes(&mut self, bytes: Bytes) -> Result<(), SpoolError> {
         let count = u32::try_from(bytes.len())
             .ok()
             .filter(|n| *n <= self.remaining());
         let count = count.ok_or(SpoolError::TooMany(self.digest))?;
         self.file
-            .write_all_at(bytes, self.offset.into())
+            .write_all_at(&bytes, self.offset.into())
             .at(&self.path)?;
         early_writeback::start(&self.file, self.offset.into(), count.into());
-        self.hasher.update(bytes);
         self.offset += count;
-        Ok(())
+        self.hash.take(bytes)
+    }
+    /// As [`Incoming::write_bytes`], for bytes that are not the caller's to keep: they are copied.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
+        self.write_bytes(Bytes::copy_from_slice(bytes))
     }
 }
 
@@ -249,7 +257,7 @@ impl Spool {
             length: row.length,
             resumed: offset > 0,
             offset,
-            hasher,
+            hash: self.hashing.hash(hasher, row.length),
             file,
             path,
             _alive: alive,
@@ -294,10 +302,11 @@ impl Spool {
             digest,
             length,
             resumed,
-            hasher,
+            hash,
             file,
             ..
         } = incoming;
+        let hasher = hash.settled()?;
         self.busy.remove(&digest);
         // An interruption of the same pull that still waits for its commit says nothing any more.
         self.group.prefixes.retain(|(d, ..)| *d != digest);
@@ -347,7 +356,7 @@ impl Spool {
         let Incoming {
             digest,
             offset,
-            hasher,
+            hash,
             file,
             ..
         } = incoming;
@@ -355,7 +364,10 @@ impl Spool {
         if offset == 0 {
             return;
         }
-        if self.partials.len() < limits::SUSPENDED {
+        // Without its hash the prefix is read again; a thread that ended ends the process with the next write.
+        if self.partials.len() < limits::SUSPENDED
+            && let Ok(hasher) = hash.settled()
+        {
             self.partials.insert(digest, Partial { offset, hasher });
         }
         self.group.prefixes.retain(|(d, ..)| *d != digest);

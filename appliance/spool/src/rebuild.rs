@@ -89,6 +89,7 @@ fn reopened(spool: Spool) -> Result<Spool, SpoolError> {
     let Spool {
         folder,
         books,
+        hashing,
         trust,
         capacity_bytes,
         marks,
@@ -99,6 +100,7 @@ fn reopened(spool: Spool) -> Result<Spool, SpoolError> {
     drop(books.ledger);
     let mut opening = Opening {
         folder,
+        hashing,
         logbook,
         keys,
         trust,

@@ -21,6 +21,7 @@ use crate::contact::Contact;
 use crate::error::SpoolError;
 use crate::faults::Faults;
 use crate::folder::Folder;
+use crate::hashing::HashThread;
 use crate::limits;
 use crate::logbook::{Entry, LogbookHead};
 
@@ -114,6 +115,7 @@ pub(crate) struct Partial {
 pub struct Spool {
     pub(crate) folder: Folder,
     pub(crate) books: Books,
+    pub(crate) hashing: HashThread,
     pub(crate) trust: Trust,
     pub(crate) alarms: Alarms,
     pub(crate) capacity_bytes: u64,

@@ -34,6 +34,7 @@ use crate::books::Books;
 use crate::commit::keep_ballast;
 use crate::error::{AtPath, SpoolError};
 use crate::folder::Folder;
+use crate::hashing::HashThread;
 use crate::ledger::{Ledger, renew};
 use crate::load::Loaded;
 use crate::logbook::{Entry, Logbook, Position};
@@ -143,6 +144,7 @@ impl StartReport {
 /// What the opening of a spool works with before there is one.
 pub(crate) struct Opening {
     pub(crate) folder: Folder,
+    pub(crate) hashing: HashThread,
     pub(crate) logbook: Logbook,
     pub(crate) keys: KeyList,
     pub(crate) trust: Trust,
@@ -157,6 +159,7 @@ impl Opening {
     pub(crate) fn into_spool(self, ledger: Ledger, loaded: Loaded) -> Spool {
         let Opening {
             folder,
+            hashing,
             logbook,
             keys,
             trust,
@@ -192,6 +195,7 @@ impl Opening {
         Spool {
             folder,
             books,
+            hashing,
             trust,
             alarms,
             capacity_bytes,
@@ -274,6 +278,7 @@ impl Spool {
         let quick = matches!(found, FoundLedger::Good(..));
         let (logbook, broken) = succession::open(&mut folder, found.last(), quick, (fresh, now))?;
         let opening = Opening {
+            hashing: HashThread::start().at(&dir)?,
             folder,
             logbook,
             keys,

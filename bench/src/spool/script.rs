@@ -88,7 +88,7 @@ pub(super) struct Script {
     /// Each camera's.
     pub(super) offers: Vec<Offer>,
     contents: HashMap<Digest, Content>,
-    base: Vec<u8>,
+    base: Bytes,
 }
 
 impl Script {
@@ -100,7 +100,7 @@ impl Script {
         let mut script = Script {
             offers: Vec::new(),
             contents: HashMap::new(),
-            base,
+            base: base.into(),
         };
         let first = round * u64::from(job.segments);
         let mut made = first;
@@ -113,17 +113,19 @@ impl Script {
         Ok(script)
     }
 
-    /// The bytes of a digest.
-    pub(super) fn bytes(&mut self, digest: &Digest) -> Result<&[u8]> {
+    /// The bytes of a digest, in pieces of `piece` bytes: its first one differs from the others', which are one memory.
+    pub(super) fn pieces(&self, digest: &Digest, piece: usize) -> Result<Vec<Bytes>> {
         match self
             .contents
             .get(digest)
             .context("the store asks for a digest that nobody announced")?
         {
-            Content::Header(bytes) => Ok(bytes),
+            Content::Header(bytes) => Ok(vec![bytes.clone()]),
             Content::Segment(number) => {
-                self.base[..NUMBER_BYTES].copy_from_slice(&number.to_be_bytes());
-                Ok(&self.base)
+                let cut = |at: usize| self.base.slice(at..self.base.len().min(at + piece));
+                let first = numbered(&cut(0), *number);
+                let others = (piece..self.base.len()).step_by(piece).map(cut);
+                Ok(std::iter::once(first).chain(others).collect())
             }
         }
     }
@@ -190,8 +192,7 @@ impl Script {
     }
 
     fn entry(&mut self, seq: u64, number: u64) -> SegmentEntry {
-        self.base[..NUMBER_BYTES].copy_from_slice(&number.to_be_bytes());
-        let digest = sha256(&self.base);
+        let digest = sha256(&numbered(&self.base, number));
         self.contents.insert(digest, Content::Segment(number));
         let length = u32::try_from(self.base.len()).expect("the option is a u32");
         SegmentEntry {
@@ -200,6 +201,13 @@ impl Script {
             digest,
         }
     }
+}
+
+/// The bytes with their number at their beginning.
+fn numbered(bytes: &[u8], number: u64) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    bytes[..NUMBER_BYTES].copy_from_slice(&number.to_be_bytes());
+    bytes.into()
 }
 
 /// One recording's manifests.

@@ -56,7 +56,7 @@ struct Bench {
 pub(crate) fn run(job: &str) -> Result<()> {
     let job: Job = serde_json::from_str(job)?;
     let (clock, papers) = (Clock::system(), Papers::load(&job.agency)?);
-    let mut script = Script::make(&job, &papers, 0, clock.now())?;
+    let script = Script::make(&job, &papers, 0, clock.now())?;
     // What the script itself takes is not the store's.
     let before_mib = Usage::of(std::process::id())?.peak_mib;
     let (spool, _) = open(&job, &papers, &clock)?;
@@ -72,7 +72,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
     };
     bench.announce(&script)?;
     let (began, cpu) = (bench.clock.instant(), own_cpu_s());
-    bench.take(&mut script)?;
+    bench.take(&script)?;
     let (wall_s, cpu_s) = (bench.seconds_since(began), own_cpu_s() - cpu);
     let bytes = u64::from(job.segments) * u64::from(job.segment_bytes);
     let counts = bench.spool.counts();
@@ -178,7 +178,7 @@ impl Bench {
     }
 
     /// Takes everything, cameras in turn, as many at once as the repeater has in flight.
-    fn take(&mut self, script: &mut Script) -> Result<()> {
+    fn take(&mut self, script: &Script) -> Result<()> {
         let cameras: Vec<_> = script.offers.iter().map(|o| o.camera.clone()).collect();
         let none = HashSet::new();
         loop {
@@ -192,8 +192,8 @@ impl Bench {
                 for task in tasks {
                     any = true;
                     let mut incoming = self.begin(&task.digest)?;
-                    for piece in script.bytes(&task.digest)?.chunks(PIECE) {
-                        incoming.write(piece)?;
+                    for piece in script.pieces(&task.digest, PIECE)? {
+                        incoming.write_bytes(piece)?;
                     }
                     let finished = self.spool.finish(incoming, self.clock.now())?;
                     ensure!(
@@ -319,9 +319,9 @@ impl Bench {
         for round in 1..=u64::from(job.churn * PARTS) {
             // Contents are numbered on: the first round was all of them.
             let number = round + u64::from(PARTS);
-            let mut script = Script::make(&part, &self.papers, number, self.clock.now())?;
+            let script = Script::make(&part, &self.papers, number, self.clock.now())?;
             self.announce(&script)?;
-            self.take(&mut script)?;
+            self.take(&script)?;
             self.receive_receipts()?;
             self.release(&script)?;
             for offer in &script.offers {

@@ -252,8 +252,11 @@ impl Check {
             self.spool.commit(NOW)?;
             for digest in some.iter().flat_map(|r| r.parts.keys()) {
                 let stage = self.spool.stage(digest)?;
-                let here = matches!(stage, Some(Stage::Held | Stage::Archived | Stage::Released));
-                if !here && !(stage.is_none() && may_go.contains(digest)) {
+                let good = match stage {
+                    None => may_go.contains(digest),
+                    Some(stage) => !matches!(stage, Stage::Announced | Stage::Refused),
+                };
+                if !good {
                     self.wrong
                         .push(format!("{digest} cannot be pulled: it stays {stage:?}"));
                 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use link::clock::Clock;
 use protocol::ids::{Digest, Time};
 use protocol::keylist::KeyList;
@@ -138,7 +139,7 @@ impl Thread {
                 Some(permit)
             }
             Command::Write { id, bytes, permit } => {
-                self.write(id, &bytes)?;
+                self.write(id, bytes)?;
                 Some(permit)
             }
             Command::Finish { id, reply, permit } => {
@@ -170,11 +171,11 @@ impl Thread {
         Ok(at)
     }
 
-    fn write(&mut self, id: u64, bytes: &[u8]) -> Result<(), String> {
+    fn write(&mut self, id: u64, bytes: Bytes) -> Result<(), String> {
         let Some(Ok(incoming)) = self.slots.get_mut(&id) else {
             return Ok(());
         };
-        if let Err(e) = incoming.write(bytes) {
+        if let Err(e) = incoming.write_bytes(bytes) {
             if let Some(why) = fatal(&e) {
                 return Err(why);
             }
