@@ -3,7 +3,7 @@
 //!
 //! Contents are not read here, but for manifests and inventories: copies are the scrub's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -46,36 +46,40 @@ impl Spool {
         copies: Option<Vec<(Digest, u32)>>,
         report: &mut StartReport,
     ) -> Result<(), SpoolError> {
-        let place = self.folder.place(Place::Segments);
-        let mut files = HashMap::new();
-        for (name, length) in names_in(&place)? {
-            match Digest::from_hex(&name) {
-                Some(digest) => _ = files.insert(digest, length),
-                None => {
-                    tracing::warn!(file = %place.join(&name).display(), "not a segment's name: left alone")
-                }
-            }
-        }
-        let copies = match copies {
+        let mut copies = match copies {
             Some(read) => read,
             None => self.copies_here()?,
         };
+        // As rows are already. A file is looked up among them, and nothing is kept of it but a mark.
+        copies.sort_unstable();
+        let mut found = vec![false; copies.len()];
+        let mut strays = BTreeSet::new();
+        let place = self.folder.place(Place::Segments);
+        for file in files_in(&place)? {
+            let (name, length) = file?;
+            let Some(digest) = Digest::from_hex(&name) else {
+                tracing::warn!(file = %place.join(&name).display(), "not a segment's name: left alone");
+                continue;
+            };
+            match copies.binary_search_by_key(&digest, |copy| copy.0) {
+                Ok(at) if u64::from(copies[at].1) == length => found[at] = true,
+                _ => _ = strays.insert(digest),
+            }
+        }
         let mut missing = Vec::new();
-        for (digest, length) in copies {
-            if files.get(&digest) == Some(&u64::from(length)) {
-                files.remove(&digest);
-            } else if let Some(row) = self.books.segment(&digest)? {
-                missing.push((digest, row));
+        for ((digest, _), found) in copies.iter().zip(found) {
+            if !found && let Some(row) = self.books.segment(digest)? {
+                missing.push((*digest, row));
             }
         }
         for (digest, row) in missing {
             self.copy_is_missing(&digest, &row, report)?;
-            files.remove(&digest);
+            strays.remove(&digest);
         }
         if report.manifests_damaged > 0 {
-            self.keep_strays(files.keys(), report)?;
+            self.keep_strays(strays.iter(), report)?;
         } else {
-            for digest in files.keys() {
+            for digest in &strays {
                 self.folder.unlink_segment(digest)?;
                 report.orphans += 1;
             }
@@ -300,15 +304,23 @@ impl Spool {
 
 /// The names and lengths of the files in a folder; unfinished ones are removed.
 pub(crate) fn names_in(place: &Path) -> Result<Vec<(String, u64)>, SpoolError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(place).at(place)? {
+    files_in(place)?.collect()
+}
+
+/// The same, one at a time: of a large spool's segments no list is made.
+fn files_in(
+    place: &Path,
+) -> Result<impl Iterator<Item = Result<(String, u64), SpoolError>>, SpoolError> {
+    let next = move |entry: std::io::Result<fs::DirEntry>| {
         let entry = entry.at(place)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.ends_with(".tmp") {
             remove(&entry.path())?;
-        } else {
-            names.push((name, entry.metadata().at(&entry.path())?.len()));
+            return Ok(None);
         }
-    }
-    Ok(names)
+        let length = entry.metadata().at(&entry.path())?.len();
+        Ok(Some((name, length)))
+    };
+    let entries = fs::read_dir(place).at(place)?;
+    Ok(entries.filter_map(move |entry| next(entry).transpose()))
 }
