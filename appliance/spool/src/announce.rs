@@ -83,12 +83,14 @@ impl Spool {
             );
             return Ok(Admission::Refused(refusal));
         }
-        let path = self.folder.manifest(&digest);
-        remove(&path)?; // one that was damaged, perhaps nobody's to write
-        fs::write(&path, manifest.bytes()).at(&path)?;
-        self.manifest_bytes += (manifest.bytes().len() as u64).next_multiple_of(4096);
-        self.group.files.push(path);
-        self.folder.changed(Place::Manifests);
+        if !self.take_back(manifest)? {
+            let path = self.folder.manifest(&digest);
+            remove(&path)?; // one that was damaged, perhaps nobody's to write
+            fs::write(&path, manifest.bytes()).at(&path)?;
+            self.manifest_bytes += (manifest.bytes().len() as u64).next_multiple_of(4096);
+            self.group.files.push(path);
+            self.folder.changed(Place::Manifests);
+        }
         self.lower("manifest_missing", &digest.to_string());
         let conflict = self.enter(camera, manifest)?;
         if conflict {

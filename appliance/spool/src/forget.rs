@@ -15,8 +15,9 @@ use std::fs;
 
 use minicbor::{Decode, Encode};
 use protocol::custody::Stage;
-use protocol::ids::{SiteId, StoreEpoch};
+use protocol::ids::{Digest, SiteId, StoreEpoch};
 use protocol::keylist::KeyList;
+use protocol::manifest::Manifest;
 use protocol::receipt::Receipt;
 
 use crate::books::{Books, Recording, due};
@@ -192,22 +193,44 @@ impl Spool {
         Ok(())
     }
 
+    /// A manifest comes again that was forgotten since the last commit: its file is not to go any more. Whether it is as it
+    /// came, and stays: until that commit the rows of before count, and they have it.
+    pub(crate) fn take_back(&mut self, manifest: &Manifest) -> Result<bool, SpoolError> {
+        let digest = manifest.digest();
+        let Some(at) = self.group.unlink.iter().position(|d| *d == digest) else {
+            return Ok(false);
+        };
+        self.group.unlink.swap_remove(at);
+        let path = self.folder.manifest(&digest);
+        if fs::read(&path).is_ok_and(|bytes| bytes == *manifest.bytes()) {
+            self.books.ledger.delete(rows::of(tag::UNLINK, &digest));
+            return Ok(true);
+        }
+        self.remove_manifest(&digest)?;
+        Ok(false)
+    }
+
     /// Step 2, for the manifests whose rows are durably gone.
     pub(crate) fn unlink_forgotten(&mut self) -> Result<(), SpoolError> {
         for digest in std::mem::take(&mut self.group.unlink) {
-            let path = self.folder.place(Place::Manifests).join(digest.to_string());
-            match fs::metadata(&path) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                other => {
-                    let taken = other.at(&path)?.len().next_multiple_of(4096);
-                    self.manifest_bytes = self.manifest_bytes.saturating_sub(taken);
-                    remove(&path)?;
-                }
-            }
-            self.folder.changed(Place::Manifests);
-            // Step 3: the next commit syncs the directory before its rows.
-            self.books.ledger.delete(rows::of(tag::UNLINK, &digest));
+            self.remove_manifest(&digest)?;
         }
+        Ok(())
+    }
+
+    fn remove_manifest(&mut self, digest: &Digest) -> Result<(), SpoolError> {
+        let path = self.folder.manifest(digest);
+        match fs::metadata(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            other => {
+                let taken = other.at(&path)?.len().next_multiple_of(4096);
+                self.manifest_bytes = self.manifest_bytes.saturating_sub(taken);
+                remove(&path)?;
+            }
+        }
+        self.folder.changed(Place::Manifests);
+        // Step 3: the next commit syncs the directory before its rows.
+        self.books.ledger.delete(rows::of(tag::UNLINK, digest));
         Ok(())
     }
 }

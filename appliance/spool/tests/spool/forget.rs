@@ -164,3 +164,34 @@ fn a_process_that_ends_while_it_forgets_leaves_nothing_half() {
         (recordings, 0)
     );
 }
+
+#[test]
+fn what_comes_again_in_the_moment_in_which_it_is_forgotten_keeps_its_manifest() {
+    let world = world();
+    let camera = world.camera("C1", 1);
+    let (mut spool, footage) = a_hundred(&world, &camera);
+    spool.commit(NOW).unwrap();
+    let known = |spool: &Spool, f: &Footage| stages(spool, f)[0].is_some();
+    let mut last = footage.iter().position(|f| known(&spool, f)).unwrap() as u64;
+    let mut n = 100;
+    while known(&spool, &camera.footage(last, &[25_000])) {
+        through(&world, &mut spool, &camera, &camera.footage(n, &[25_000]));
+        n += 1;
+    }
+    while !known(&spool, &camera.footage(last + 1, &[25_000])) {
+        last += 1;
+    }
+    // Its rows are staged to go, and its file goes when that is durable.
+    let again = camera.footage(last, &[25_000]);
+    let manifest = camera.whole_manifest(&again);
+    let used = spool.space().used_bytes;
+    spool.admit(&manifest, NOW).unwrap();
+    assert_eq!(spool.space().used_bytes, used);
+    spool.commit(NOW).unwrap();
+    assert!(spool.offer(&manifest.digest()).unwrap().is_some());
+    drop(spool);
+    let (mut spool, report) = world.try_open().unwrap();
+    assert!(report.is_complete(), "{report}");
+    keep(&mut spool, &camera, &again);
+    assert_eq!(stages(&spool, &again), all(Stage::Held, &again));
+}
