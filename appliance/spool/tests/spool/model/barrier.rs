@@ -3,7 +3,7 @@
 use protocol::custody::Stage;
 use protocol::pressure::Gate;
 
-use super::expected::{Answer, Item, Model, Paper, Row, blocks, items_of, length, needed};
+use super::expected::{Answer, Item, LENGTHS, Model, Paper, Row, blocks, items_of, length, needed};
 
 impl Model {
     /// Steps 1 to 5 of a commit.
@@ -25,26 +25,35 @@ impl Model {
                     self.enter(item, Stage::Released);
                 }
             }
+            if count > LENGTHS.len() {
+                self.sheet(n).released = true;
+            }
         }
         self.settle();
     }
     fn settle(&mut self) {
         self.durable = self.told.clone();
+        for item in &self.moved {
+            if let Some(row) = self.told.get(item) {
+                self.last_said.insert(*item, row.stage);
+            }
+        }
+        self.sheets_go();
         self.lost.clear();
         self.untold.append(&mut self.moved);
     }
     pub(super) fn commit(&mut self) {
         self.barrier();
-        let told: Vec<Stage> = std::mem::take(&mut self.untold)
-            .into_iter()
-            .map(|item| self.told[&item].stage)
-            .collect();
+        let untold = std::mem::take(&mut self.untold).into_iter();
+        let stage = |item| self.told.get(&item).map(|row| row.stage);
+        let told: Vec<Stage> = untold.filter_map(stage).collect();
         let count = |stage| told.iter().filter(|s| **s == stage).count();
         self.answers.push(Answer::Told([
             count(Stage::Held),
             count(Stage::Archived),
             count(Stage::Released),
         ]));
+        self.forget_what_is_over();
     }
 
     fn header_is_kept(&self, n: usize) -> bool {
@@ -84,7 +93,7 @@ impl Model {
     pub(super) fn receipt(&mut self, paper: Paper) {
         let answer = if !self.announced.contains(&paper.recording) || paper.epoch != self.epoch {
             Answer::Foreign
-        } else if self.papers.contains(&paper) || self.gains(&paper).is_empty() {
+        } else if self.papers.contains(&paper) || !self.is_news(&paper) {
             Answer::Known
         } else {
             self.papers.push(paper);
@@ -92,14 +101,19 @@ impl Model {
         };
         self.answers.push(answer);
     }
+    fn is_news(&self, paper: &Paper) -> bool {
+        !self.gains(paper).is_empty() || self.sheet_gains(paper)
+    }
     fn book(&mut self, paper: Paper) {
-        let gains = self.gains(&paper);
-        if gains.is_empty() {
-            return;
+        if self.is_news(&paper) {
+            self.receipts += 1;
+            self.logbook.push((self.receipts, paper));
+            self.attach(self.receipts, paper);
         }
-        self.receipts += 1;
-        let (number, k) = (self.receipts, needed(paper.recording));
-        for item in gains {
+    }
+    fn attach(&mut self, number: u64, paper: Paper) {
+        let k = needed(paper.recording);
+        for item in self.gains(&paper) {
             let row = self.row(item);
             row.receipts.push((number, paper));
             if row.receipts.len() >= k && !row.is_archived() {
@@ -110,12 +124,16 @@ impl Model {
                 self.header_came(item.0);
             }
         }
+        if self.sheet_gains(&paper) {
+            self.sheet(paper.recording).receipts.push((number, paper));
+        }
     }
 
     /// Every store begins anew: what stood on its receipts goes back.
     pub(super) fn void(&mut self) {
         self.barrier();
         self.epoch += 1;
+        self.tell_what_stood();
         for item in self.of(Row::is_archived) {
             let back = if self.is_whole(item) {
                 Stage::Held
@@ -125,23 +143,11 @@ impl Model {
             self.enter(item, back);
         }
         self.told.values_mut().for_each(|row| row.receipts.clear());
-        self.barrier();
-    }
-
-    /// Recordings in `mask` are listed, and what is not announced yet; `receipted`: with the receipts that came.
-    pub(super) fn inventory(&mut self, mask: u8, receipted: bool) {
-        self.inventories += 1;
-        for item in self.of(|_| true) {
-            let listed = mask >> item.0 & 1 == 1;
-            self.row(item).listed = listed;
-            match self.told[&item].stage {
-                Stage::Archived if !listed => self.enter(item, Stage::Released),
-                Stage::Released if listed && !receipted && item.1 > 0 => {
-                    self.enter(item, Stage::Archived);
-                }
-                _ => {}
-            }
+        for sheet in self.ends.sheets.values_mut() {
+            sheet.released &= sheet.receipts.is_empty();
+            sheet.receipts.clear();
         }
+        self.barrier();
     }
 
     pub(super) fn reclaim(&mut self) {
@@ -171,6 +177,7 @@ impl Model {
             if !self.told[&item].is_archived() {
                 self.enter(item, Stage::Announced);
             }
+            self.may_be_over(item.0);
         }
         self.settle();
         self.gate = self.gate_now();
@@ -213,8 +220,14 @@ impl Model {
 
     /// A process that dies leaves what was durable, and the files. Manifests are files.
     pub(super) fn open(&mut self) {
+        self.moved.clear();
         self.told = self.durable.clone();
-        Model::enter_rows(&mut self.told, &self.announced);
+        self.ends = self.durable_ends.clone();
+        for n in std::mem::take(&mut self.ends.unlinks) {
+            self.manifests.remove(&n);
+        }
+        self.look_for_over();
+        self.enter_manifests();
         for item in self.of(|row| row.here) {
             if !self.files.contains_key(&item) {
                 self.lose(item);
@@ -224,22 +237,47 @@ impl Model {
     }
     /// The same, with rows derived from files and logbook alone: prefixes are lost, whole files are not.
     pub(super) fn recover(&mut self) {
-        self.told = self.durable.clone();
-        Model::enter_rows(&mut self.told, &self.announced);
+        self.told.clear();
+        self.ends = self.durable_ends.derived();
+        self.enter_manifests();
         for item in self.of(|_| true) {
-            let before = self.told[&item].stage;
-            self.row(item).forget();
-            if !self.told[&item].is_archived() {
-                self.enter(item, Stage::Announced);
+            let listed = !self.ends.erased.contains(&item.0);
+            self.row(item).listed = listed;
+            self.ends.sheets.entry(item.0).or_default().released = !listed;
+        }
+        for (number, paper) in self.logbook.clone() {
+            if paper.epoch != self.epoch {
+                continue;
             }
-            if self.files.get(&item) == Some(&length(item)) {
-                self.bytes_are_whole(item);
-                if before == Stage::Held {
-                    self.enter(item, Stage::Held);
-                }
+            if self.announced.contains(&paper.recording) {
+                self.attach(number, paper);
+            } else {
+                self.ends.stood.insert((paper.site, paper.epoch));
             }
         }
+        for item in self.of(|_| true) {
+            let before = self.last_said.get(&item).copied();
+            if self.files.get(&item) == Some(&length(item)) {
+                self.bytes_are_whole(item);
+            }
+            match (before, self.told[&item].stage) {
+                (Some(Stage::Held), Stage::Announced) if self.is_whole(item) => {
+                    self.enter(item, Stage::Held);
+                }
+                (Some(Stage::Released), Stage::Archived) => self.enter(item, Stage::Released),
+                _ => {}
+            }
+        }
+        self.look_for_over();
+        self.moved = self.told.keys().copied().collect();
         self.start();
+    }
+    fn enter_manifests(&mut self) {
+        self.announced = self.manifests.clone();
+        Model::enter_rows(&mut self.told, &self.announced);
+        for n in self.announced.clone() {
+            self.ends.sheets.entry(n).or_default();
+        }
     }
     fn start(&mut self) {
         for items in [&mut self.partials, &mut self.prefixes] {
@@ -248,6 +286,8 @@ impl Model {
         self.whole.clear();
         self.papers.clear();
         self.released.clear();
+        self.going.clear();
+        self.forgotten = 0;
         (self.gate, self.refused_bytes, self.starved) = (Gate::Open, 0, false);
         let told = &self.told;
         self.files

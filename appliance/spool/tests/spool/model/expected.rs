@@ -7,6 +7,7 @@ use protocol::custody::Stage;
 use protocol::pressure::{self, Gate, Watermarks};
 
 use super::Step;
+use super::over::{Ends, Said, ending};
 
 /// A recording, and the place in it: 0 is the header.
 pub(crate) type Item = (usize, usize);
@@ -26,7 +27,7 @@ pub(crate) struct Paper {
     pub(crate) recording: usize,
     pub(crate) site: usize,
     pub(crate) epoch: u8,
-    /// The last segment is not in it.
+    /// The last segment is not in it, nor is the manifest.
     pub(crate) part: bool,
 }
 
@@ -95,8 +96,24 @@ pub(crate) struct Model {
     pub(super) moved: BTreeSet<Item>,
     pub(super) untold: BTreeSet<Item>,
     pub(crate) announced: BTreeSet<usize>,
+    /// One more than the last recording that was ever announced.
+    pub(crate) next_recording: usize,
+    pub(crate) ends: Ends,
+    pub(super) durable_ends: Ends,
+    /// Recordings that may be over, those whose manifests go when that is durable, and the manifests that are files.
+    pub(super) over: BTreeSet<usize>,
+    pub(super) going: BTreeSet<usize>,
+    pub(super) manifests: BTreeSet<usize>,
+    /// Segments and headers forgotten since the start.
+    pub(crate) forgotten: u64,
+    /// What the camera said it holds, in this step.
+    pub(crate) said: Vec<Said>,
     pub(crate) inventories: u64,
     pub(super) receipts: u64,
+    /// Receipts in the logbook, by number.
+    pub(super) logbook: Vec<(u64, Paper)>,
+    /// The stages that it said last, also of what is forgotten.
+    pub(super) last_said: BTreeMap<Item, Stage>,
     /// Good bytes in each file, from its beginning.
     pub(super) files: BTreeMap<Item, u32>,
     /// Interrupted pulls that this process remembers, and those that the next barrier covers.
@@ -149,8 +166,18 @@ impl Model {
             moved: BTreeSet::new(),
             untold: BTreeSet::new(),
             announced: BTreeSet::new(),
+            next_recording: 0,
+            ends: Ends::default(),
+            durable_ends: Ends::default(),
+            over: BTreeSet::new(),
+            going: BTreeSet::new(),
+            manifests: BTreeSet::new(),
+            forgotten: 0,
+            said: Vec::new(),
             inventories: 0,
             receipts: 0,
+            logbook: Vec::new(),
+            last_said: BTreeMap::new(),
             files: BTreeMap::new(),
             partials: BTreeMap::new(),
             prefixes: BTreeMap::new(),
@@ -168,6 +195,16 @@ impl Model {
 
     pub(crate) fn apply(&mut self, step: &Step) {
         self.answers.clear();
+        self.said.clear();
+        self.act(step);
+        let day = self.day;
+        let due = |row: &Row| row.stage == Stage::Refused && row.refused_on < day;
+        for item in self.of(due) {
+            self.enter(item, Stage::Announced);
+        }
+    }
+
+    fn act(&mut self, step: &Step) {
         match *step {
             Step::Announce(n) => self.announce(n),
             Step::Pull(n) => items_of(n).for_each(|item| self.pull(item, true)),
@@ -197,11 +234,7 @@ impl Model {
                 self.full = full;
                 self.open();
             }
-        }
-        let day = self.day;
-        let due = |row: &Row| row.stage == Stage::Refused && row.refused_on < day;
-        for item in self.of(due) {
-            self.enter(item, Stage::Announced);
+            Step::End(n) => ending(n, self.epoch).iter().for_each(|s| self.act(s)),
         }
     }
 
@@ -231,14 +264,17 @@ impl Model {
         };
         self.told.iter().filter_map(goes).collect()
     }
-    /// Receipts that the camera is due.
+    /// Receipts that the camera is due, for a segment's sake or a manifest's.
     pub(crate) fn due(&self) -> BTreeSet<Paper> {
         let archived = self
             .told
             .values()
             .filter(|row| row.stage == Stage::Archived);
+        let sheets = self.ends.sheets.values().filter(|sheet| !sheet.released);
         archived
-            .flat_map(|row| row.receipts.iter().map(|(_, paper)| *paper))
+            .flat_map(|row| &row.receipts)
+            .chain(sheets.flat_map(|sheet| &sheet.receipts))
+            .map(|(_, paper)| *paper)
             .collect()
     }
     /// On no known holder.
@@ -250,7 +286,7 @@ impl Model {
     }
     pub(crate) fn used_bytes(&self) -> u64 {
         let files = self.told.iter().filter(|(_, row)| row.here);
-        files.map(|(item, _)| blocks(*item)).sum::<u64>() + BLOCK * self.announced.len() as u64
+        files.map(|(item, _)| blocks(*item)).sum::<u64>() + BLOCK * self.manifests.len() as u64
     }
     pub(crate) fn gate(&self) -> Gate {
         if self.starved {
@@ -291,8 +327,12 @@ impl Model {
         }
     }
     fn announce(&mut self, n: usize) {
-        self.announced.insert(n);
+        if self.announced.insert(n) {
+            self.moved.extend(items_of(n));
+        }
+        self.next_recording = self.next_recording.max(n + 1);
         Model::enter_rows(&mut self.told, &self.announced);
+        self.sheet_came(n);
     }
 
     /// Where a pull begins, and whether the bytes before are good.
