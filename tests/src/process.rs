@@ -40,7 +40,7 @@ pub struct Said {
 
 /// The program `party`, which cargo builds beside the suites and one above the tests. The bench becomes every party
 /// itself, since cargo may have built it alone, and an older `party` lie beside it.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     if own.file_name().is_some_and(|name| name == "bench") {
         return own;

@@ -1,5 +1,6 @@
 //! The repeater: `repeaterd run`, and what it says of itself over its loopback page.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -147,6 +148,20 @@ impl<'a> Repeater<'a> {
         let filter = format!("{TRACE},{FILTER}");
         let logs = self.station.path("logs");
         let party = Party::start(&logs, &self.name, "traced", args, &filter);
+        self.party.insert(party)
+    }
+
+    /// Starts the daemon again in an environment: `NAME=VALUE` each.
+    pub fn start_within(&mut self, environment: Vec<String>) -> &mut Party {
+        self.party = None;
+        let mut args: Vec<OsString> = vec!["env".into()];
+        args.extend(environment.into_iter().map(OsString::from));
+        args.push(process::program().into());
+        args.extend(["party:repeaterd", "run", "--config"].map(OsString::from));
+        args.push(self.config.clone().into());
+        let filter = format!("{TRACE},{FILTER}");
+        let logs = self.station.path("logs");
+        let party = Party::start(&logs, &self.name, "under", args, &filter);
         self.party.insert(party)
     }
 

@@ -1,14 +1,16 @@
 //! The suite of failing system calls: a repeater at work, or starting, in which one call on its spool fails, or is the last that
 //! the process makes; it is started again as systemd would, and everything must arrive, be released and be accounted for.
 //!
-//! Reading order: [`trace`] is strace, which lets a call fail and says which it was; [`scene`] is a station that is put back to
-//! where it was before each case; [`check`] is what must be true after it. Here they are put together. Program `syscalls`.
+//! Reading order: [`trace`] is strace, which lets a call fail and says which it was; [`short`] lets one move half of its bytes,
+//! which strace cannot; [`scene`] is a station that is put back to where it was before each case; [`check`] is what must be true
+//! after it. Here they are put together. Program `syscalls`.
 //!
 //! The cases are not written down: each scene is run once without a fault, and every call on the spool that it makes is a case
-//! for each fault. What it cannot do: strace makes no short write, and a call fails without having had its effect.
+//! for each fault. What it cannot do: a call that strace lets fail fails without having had its effect.
 
 pub mod check;
 pub mod scene;
+pub mod short;
 pub mod trace;
 
 use std::collections::BTreeMap;
@@ -147,7 +149,7 @@ pub fn look(stage: &mut Stage, case: &Case) -> Went {
         Went::Wrong(format!(
             "{}\n{}",
             text.unwrap_or_default(),
-            stage.last_words()
+            stage.last_words(case.scene)
         ))
     })
 }
@@ -159,7 +161,8 @@ fn cases(counted: &Counted) -> Vec<Case> {
     let mut found = Vec::new();
     for (scene, calls) in counted {
         for (call, most) in calls {
-            for (n, fault) in (1..=*most).flat_map(|n| Fault::ALL.map(|fault| (n, fault))) {
+            let faults = || Fault::ALL.into_iter().filter(|fault| fault.fits(call));
+            for (n, fault) in (1..=*most).flat_map(|n| faults().map(move |fault| (n, fault))) {
                 found.push(Case {
                     scene: *scene,
                     call: call.clone(),

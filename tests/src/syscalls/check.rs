@@ -122,7 +122,8 @@ pub fn reaction(at: &At<'_>) -> Vec<String> {
     let syncs = matches!(name, "fsync" | "fdatasync");
     match (at.fault, segment) {
         // The call is made again; or the process ends, and nothing is believed of what it had not finished.
-        (Fault::Eintr | Fault::Kill, _) => {}
+        // So is what was moved in part.
+        (Fault::Eintr | Fault::Kill | Fault::Short, _) => {}
         // Another thread had its call fail, too, and that one ended the process.
         (_, Some(_)) if !at.alone && at.ended.is_some() => {}
         (_, Some(digest)) if name == "fdatasync" => {

@@ -10,13 +10,16 @@ use std::time::Duration;
 use crate::process::{self, Party};
 use crate::wait::{LONG, eventually, now};
 
-/// Calls that change or sync what the spool keeps, or make the file for it.
-const CALLS: [&str; 16] = [
+/// Calls that read, change or sync what the spool keeps, or make the file for it.
+const CALLS: [&str; 19] = [
     "openat",
+    "read",
+    "pread64",
     "write",
     "pwrite64",
     "writev",
     "fallocate",
+    "truncate",
     "ftruncate",
     "fsync",
     "fdatasync",
@@ -30,6 +33,10 @@ const CALLS: [&str; 16] = [
     "rmdir",
 ];
 
+/// Those of them that move bytes: only their descriptor is about a file.
+const READS: [&str; 2] = ["read", "pread64"];
+const WRITES: [&str; 3] = ["write", "pwrite64", "writev"];
+
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -41,18 +48,43 @@ pub enum Fault {
     Eintr,
     /// The process ends here.
     Kill,
+    /// Half of the bytes are moved; see [`super::short`].
+    Short,
+    /// Half of the bytes are written, and then the disk is full.
+    Torn,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 4] = [Fault::Eio, Fault::Enospc, Fault::Eintr, Fault::Kill];
+    pub const ALL: [Fault; 6] = [
+        Fault::Eio,
+        Fault::Enospc,
+        Fault::Eintr,
+        Fault::Kill,
+        Fault::Short,
+        Fault::Torn,
+    ];
 
-    fn injected(self) -> &'static str {
+    /// What strace is told; none for what it cannot do.
+    fn injected(self) -> Option<&'static str> {
         match self {
-            Fault::Eio => "error=EIO",
-            Fault::Enospc => "error=ENOSPC",
-            Fault::Eintr => "error=EINTR",
-            Fault::Kill => "signal=SIGKILL",
+            Fault::Eio => Some("error=EIO"),
+            Fault::Enospc => Some("error=ENOSPC"),
+            Fault::Eintr => Some("error=EINTR"),
+            Fault::Kill => Some("signal=SIGKILL"),
+            Fault::Short | Fault::Torn => None,
+        }
+    }
+
+    /// Whether a call can fail so.
+    #[must_use]
+    pub fn fits(self, call: &str) -> bool {
+        let (reads, writes) = (READS.contains(&call), WRITES.contains(&call));
+        match self {
+            Fault::Eio | Fault::Eintr | Fault::Kill => true,
+            Fault::Enospc => !reads,
+            Fault::Short => reads || writes,
+            Fault::Torn => writes,
         }
     }
 }
@@ -70,10 +102,10 @@ pub struct Call {
     pub injected: bool,
 }
 
-/// strace, at work.
+/// strace, or the shim, at work.
 #[derive(Debug)]
 pub struct Trace {
-    strace: Party,
+    strace: Option<Party>,
     file: PathBuf,
     spool: PathBuf,
 }
@@ -105,18 +137,9 @@ impl Trace {
         fault: Option<(&str, Fault, u32)>,
     ) -> Trace {
         let file = logs.join("trace");
-        let mut args: Vec<String> = [
-            "strace",
-            "-f",
-            "-qq",
-            "-y",
-            "-s",
-            "4096",
-            "-e",
-            "signal=none",
-        ]
-        .map(str::to_owned)
-        .into();
+        let mut args: Vec<String> = ["strace", "-f", "-qq", "-y", "-s", "0", "-e", "signal=none"]
+            .map(str::to_owned)
+            .into();
         args.extend(["-o".into(), file.display().to_string()]);
         args.extend(["-p".into(), party.id().to_string()]);
         args.push("-e".into());
@@ -126,9 +149,10 @@ impl Trace {
                 CALLS.map(|c| format!("?{c}")).join(",")
             )),
             Some((call, fault, n)) => {
+                let how = fault.injected().expect("strace can do it");
                 args.push(format!("trace={call}"));
                 args.push("-e".into());
-                args.push(format!("inject={call}:{}:when={n}", fault.injected()));
+                args.push(format!("inject={call}:{how}:when={n}"));
                 for file in files {
                     args.extend(["-P".into(), spool.join(file).display().to_string()]);
                 }
@@ -139,7 +163,17 @@ impl Trace {
             is_traced(party.id()).then_some(())
         });
         Trace {
-            strace,
+            strace: Some(strace),
+            file,
+            spool: spool.to_owned(),
+        }
+    }
+
+    /// What the shim writes to `file`, of a party that has it.
+    #[must_use]
+    pub fn of_shim(file: PathBuf, spool: &Path) -> Trace {
+        Trace {
+            strace: None,
             file,
             spool: spool.to_owned(),
         }
@@ -152,8 +186,12 @@ impl Trace {
     #[must_use]
     pub fn calls_after(mut self, end: impl FnOnce()) -> Vec<Call> {
         end();
-        self.strace.ended(Duration::from_secs(20));
-        let text = String::from_utf8_lossy(&std::fs::read(&self.file).unwrap()).into_owned();
+        if let Some(strace) = &mut self.strace {
+            strace.ended(Duration::from_secs(20));
+        }
+        // The shim makes no file where it had nothing to do.
+        let text = std::fs::read(&self.file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
         let root = self.spool.display().to_string();
         let lines = whole(&text);
         lines.iter().filter_map(|l| parse(l, &root)).collect()
@@ -217,10 +255,11 @@ fn parse(line: &str, spool: &str) -> Option<Call> {
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return None;
     }
-    // Bytes written are no names: of those calls only the descriptor counts.
-    let about = match name {
-        "write" | "pwrite64" | "writev" => rest.split(", ").next()?,
-        _ => rest,
+    // Bytes are no names: of calls that move them only the descriptor counts.
+    let about = if READS.contains(&name) || WRITES.contains(&name) {
+        rest.split(", ").next()?
+    } else {
+        rest
     };
     let mut files: Vec<String> = Vec::new();
     for part in about.split(spool).skip(1) {
@@ -270,6 +309,14 @@ mod tests {
         let line = "17 pwrite64(9</x/y>, \"/s/p/a\", 6, 0) = 6";
         assert_eq!(parse(line, "/s/p"), None);
         assert_eq!(parse("17 <... fsync resumed>) = 0", "/s/p"), None);
+    }
+
+    #[test]
+    fn a_call_fails_only_as_it_can() {
+        let fits = |call| Fault::ALL.map(|fault| fault.fits(call));
+        assert_eq!(fits("pwrite64"), [true; 6]);
+        assert_eq!(fits("pread64"), [true, false, true, true, true, false]);
+        assert_eq!(fits("unlink"), [true, true, true, true, false, false]);
     }
 
     #[test]
