@@ -2,8 +2,8 @@
 //! cut at any moment leaves it, mounted, and a spool is opened on it and must keep every promise that was made before.
 //!
 //! Reading order: [`blocks`] is the record, [`image`] the cuts and the disk after one, [`disk`] the recorded file system;
-//! [`plan`] is the footage, [`driver`] the life that is recorded, [`check`] what must be true after it; [`mod@store`] is both for the
-//! archive's folder store. Here they are put together. Program `power-cut`; it needs root.
+//! [`plan`] is the footage, [`driver`] the life that is recorded with what is [`left`] in it, [`check`] what must be true after it;
+//! [`mod@store`] is both for the archive's folder store. Here they are put together. Program `power-cut`; it needs root.
 //!
 //! A fault is a value that the driver passes to the spool's constructor ([`spool::Fault`]); the suite must notice each.
 
@@ -12,6 +12,7 @@ pub mod check;
 pub mod disk;
 pub mod driver;
 pub mod image;
+pub mod left;
 pub mod plan;
 pub mod store;
 

@@ -2,7 +2,8 @@
 //!
 //! `power-cut --full [HISTORIES]` looks at every cut of so many histories on each file system (default 3), and at every
 //! seeded fault. `power-cut --seconds N --shard S --at-least M` looks at as many cuts of history S as fit, half of them on
-//! each file system, and at one seeded fault; fewer than M cuts are a failure.
+//! each file system, and at one seeded fault; fewer than M cuts are a failure. `power-cut --fault NAME [--shard S]` looks at
+//! one seeded fault, in up to three histories from S on.
 
 #![allow(clippy::unwrap_used, reason = "a suite")]
 
@@ -31,10 +32,8 @@ fn main() -> ExitCode {
     let good = match words.as_slice() {
         ["--full"] => full(3),
         ["--full", histories] => full(histories.parse().unwrap()),
-        ["--fault", name] => {
-            let fault = FAULTS.into_iter().find(|f| format!("{f:?}") == *name);
-            notices(fault.unwrap(), 0, None)
-        }
+        ["--fault", name] => notices(named(name), 0, None),
+        ["--fault", name, "--shard", shard] => notices(named(name), shard.parse().unwrap(), None),
         ["--seconds", seconds, "--shard", shard, "--at-least", least] => shard_of(
             Duration::from_secs(seconds.parse().unwrap()),
             shard.parse::<u64>().unwrap() % SHARDS,
@@ -42,7 +41,7 @@ fn main() -> ExitCode {
         ),
         _ => {
             eprintln!(
-                "power-cut --full [HISTORIES] | --seconds N --shard S --at-least M | --fault NAME"
+                "power-cut --full [HISTORIES] | --seconds N --shard S --at-least M | --fault NAME [--shard S]"
             );
             return ExitCode::from(64);
         }
@@ -52,6 +51,11 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn named(name: &str) -> Fault {
+    let fault = FAULTS.into_iter().find(|f| format!("{f:?}") == name);
+    fault.expect("a fault of this name")
 }
 
 fn full(histories: u64) -> bool {

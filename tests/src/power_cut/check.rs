@@ -4,7 +4,8 @@
 //! `UPTO` is how much the driver had said when the power went. It prints a line for each thing that is not as it must be,
 //! and nothing where all is well:
 //! - the spool opens without help, and says that it lost nothing; its ledger need not be rebuilt, and has all that was said;
-//! - what was said to be Held is there, whole, and matches its digest; whatever is Held matches, said or not;
+//! - what was said to be Held is there, whole, and matches its digest; whatever is Held matches, said or not; every recording
+//!   has its manifest;
 //! - nothing is Archived or Released without receipts from as many sites as its manifest asks, in the logbook;
 //! - the logbook's chain holds, and goes through every head that was said;
 //! - no file of what was said to be Held is dropped as a stranger's;
@@ -199,6 +200,11 @@ impl Check {
         let mut wrong = Vec::new();
         for recording in &self.plan.recordings {
             let k = usize::from(recording.manifest.body().policy.k);
+            let known = self.spool.stage(&recording.header()).unwrap_or(None);
+            let manifest = recording.manifest.digest();
+            if known.is_some() && !matches!(self.spool.offer(&manifest), Ok(Some(_))) {
+                wrong.push(format!("manifest {manifest} has rows and cannot be read"));
+            }
             for (digest, bytes) in &recording.parts {
                 let said = self.said.stages.get(digest).copied();
                 let stage = self.spool.stage(digest).unwrap_or(None);
@@ -252,11 +258,9 @@ impl Check {
             self.spool.commit(NOW)?;
             for digest in some.iter().flat_map(|r| r.parts.keys()) {
                 let stage = self.spool.stage(digest)?;
-                let good = match stage {
-                    None => may_go.contains(digest),
-                    Some(stage) => !matches!(stage, Stage::Announced | Stage::Refused),
-                };
-                if !good {
+                let here = matches!(stage, Some(Stage::Held | Stage::Archived | Stage::Released));
+                let is_forgotten = stage.is_none() && may_go.contains(digest);
+                if !here && !is_forgotten {
                     self.wrong
                         .push(format!("{digest} cannot be pulled: it stays {stage:?}"));
                 }

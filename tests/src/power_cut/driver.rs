@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use spool::{Contact, Durable, Fault, Faults, Meeting, Options, Spool, SpoolError};
 
 use super::disk::set_beacon;
+use super::left;
 use super::plan::{CAPACITY_BYTES, NOW, Plan, SITES};
 use crate::chance::below;
 
@@ -34,6 +35,9 @@ pub const FAULTS: [Fault; 8] = [
     Fault::KeepStaleSnapshot,
     Fault::NoSyncAtStart,
 ];
+
+/// Commits with nothing in them, between a start and what it is told first.
+const EMPTY_COMMITS: u32 = 4;
 
 /// How the spool under test is opened.
 #[must_use]
@@ -104,23 +108,6 @@ impl Diary {
     }
 }
 
-/// Leaves what a kill in the middle of sled's writing of a snapshot leaves, a moment too short to be hit.
-fn leave_half_a_snapshot(ledger: &Path) {
-    let entries = fs::read_dir(ledger).into_iter().flatten();
-    let mut names: Vec<String> = entries
-        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-        .filter(|name| name.starts_with("snap."))
-        .collect();
-    names.sort();
-    let Some(newest) = names.pop() else { return };
-    let whole = fs::read(ledger.join(&newest)).unwrap();
-    let path = ledger.join(format!("{newest}.generating"));
-    let mut file = fs::File::create(path).unwrap();
-    file.write_all(&whole[..whole.len() / 2]).unwrap();
-    file.sync_all().unwrap();
-    fs::File::open(ledger).unwrap().sync_all().unwrap();
-}
-
 /// In every other life, SIGKILL after a time that is short more often than long: wherever the process is then.
 ///
 /// # Panics
@@ -151,8 +138,9 @@ pub fn main(args: &[String]) -> ExitCode {
     let (plan, faults) = (Plan::load(&folder), named(faults));
     let random = Random::seeded(seed.parse().unwrap());
     if random.u64().is_multiple_of(3) {
-        leave_half_a_snapshot(&dir.join("ledger"));
+        left::half_a_snapshot(&dir.join("ledger"));
     }
+    let unsynced = random.u64().is_multiple_of(2) && left::an_unsynced_entry(&plan, &folder, &dir);
     kill_some_time(&random);
     let mut driver = Driver {
         spool: open(&plan, &folder, &dir, faults.clone()),
@@ -164,6 +152,10 @@ pub fn main(args: &[String]) -> ExitCode {
         folder,
     };
     driver.diary.say(&json!({"opened": true}));
+    // What a start took over from who was killed, nothing that comes after it may have to make durable.
+    for _ in 0..if unsynced { EMPTY_COMMITS } else { 0 } {
+        driver.commit().unwrap();
+    }
     for _ in 0..steps.parse::<u32>().unwrap() {
         driver.step().unwrap();
     }
@@ -171,7 +163,8 @@ pub fn main(args: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn open(plan: &Plan, folder: &Path, dir: &Path, faults: Faults) -> Spool {
+/// Opens a spool.
+pub(crate) fn open(plan: &Plan, folder: &Path, dir: &Path, faults: Faults) -> Spool {
     let options = options(folder, dir, faults);
     Spool::open(options, plan.trust.clone(), plan.keys.clone(), NOW)
         .unwrap()
