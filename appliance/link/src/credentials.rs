@@ -23,7 +23,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 
-use crate::{limits, tls};
+use crate::{limits, service, tls};
 
 /// Where a party's credentials lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,18 +178,24 @@ pub fn load_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Credentia
     Ok(chain)
 }
 
-/// Loads a private key, refusing one that others may read.
+/// Loads a private key, refusing one that others may read. A key that the service manager gives is let in to this program
+/// by an access list, which shows as the group's right to read.
 ///
 /// # Errors
 /// [`CredentialError`], naming the file.
 pub fn load_key(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialError> {
+    let given = service::credentials_folder().is_some_and(|folder| path.starts_with(folder));
+    load_key_given(path, given)
+}
+
+fn load_key_given(path: &Path, given: bool) -> Result<PrivateKeyDer<'static>, CredentialError> {
     let pem = read(path)?;
     let mode = std::fs::metadata(path)
         .map_err(|e| unreadable(path, &e))?
         .permissions()
         .mode()
         & 0o777;
-    if mode & 0o077 != 0 {
+    if mode & if given { 0o037 } else { 0o077 } != 0 {
         let what = format!("a private key with mode {mode:04o}, which others may use");
         return Err(CredentialError::new(
             path,
@@ -224,6 +230,11 @@ fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> CredentialError {
+    if service::is_not_given(path) {
+        let what = "no service manager gave a folder of credentials (CREDENTIALS_DIRECTORY)";
+        let mend = "start it as its service; by hand, as root beside it, with CREDENTIALS_DIRECTORY=/run/credentials/UNIT";
+        return CredentialError::new(path, what, mend);
+    }
     CredentialError::new(
         path,
         format!("cannot be read: {error}"),
@@ -292,4 +303,37 @@ fn stamps(files: &CredentialFiles) -> [Option<(u64, Option<SystemTime>)>; 4] {
         files.crl.as_ref(),
     ];
     of.map(|path| path.and_then(|p| stamp(p)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_key_that_others_may_use_is_refused_and_one_that_the_manager_gives_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        std::fs::write(&path, pem).unwrap();
+        for (mode, alone, given) in [
+            (0o400, true, true),
+            (0o600, true, true),
+            (0o440, false, true),
+            (0o460, false, false),
+            (0o450, false, false),
+            (0o444, false, false),
+            (0o644, false, false),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(load_key_given(&path, false).is_ok(), alone, "{mode:o}");
+            assert_eq!(load_key_given(&path, true).is_ok(), given, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_credential_without_a_manager_is_named_with_its_mend() {
+        let e = load_key(Path::new("$CREDENTIALS_DIRECTORY/key.pem")).unwrap_err();
+        assert!(e.what.contains("no service manager") && e.mend.contains("/run/credentials/"));
+    }
 }

@@ -17,6 +17,7 @@ pub mod socket;
 
 pub mod config;
 pub mod observe;
+pub mod service;
 pub mod tasks;
 
 pub mod credentials;
