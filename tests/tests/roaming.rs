@@ -29,6 +29,7 @@ use repeater::metrics::Metrics;
 use repeater::notices::{Inventories, Notices};
 use repeater::pull::permits::Permits;
 use repeater::pull::{Hop, Sessions};
+use repeater::trusted_time;
 use spool::Spool;
 use tests::double::block_on;
 use tests::footage::footage;
@@ -72,12 +73,14 @@ impl Running {
         let (keys, refusals) = (EndpointKeys::fresh(&seams.random), Refusals::default());
         let (own, link) = (keyring.clone(), Options::new(LinkHop::Camera));
         let dialer = Dialer::new(&seams, socket, own, link, &keys, refusals.clone()).unwrap();
+        let (_, time) = trusted_time::new(config.time, seams.random.clone());
         let hop = Hop {
             dialer,
             keyring,
             storage,
             refusals,
             seams,
+            time,
             metrics,
             alarms,
             notices,

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use link::config::ConfigError;
 use link::credentials::load_trust;
 use link::tasks::{abort_on_panic, current_thread};
@@ -177,6 +177,12 @@ impl From<ExportError> for Failure {
         };
         Failure::new(code, &error)
     }
+}
+
+/// Its command line, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// The program `archive`; `args[0]` is its name.

@@ -11,6 +11,7 @@ use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use link::config::{ConfigError, Source};
+use link::service;
 use protocol::ids::SiteId;
 use serde::Deserialize;
 use toml::Spanned;
@@ -244,14 +245,16 @@ impl Config {
 }
 
 fn under(directory: &Path, c: CredentialPaths) -> CredentialPaths {
+    let credentials = service::credentials_folder();
+    let at = |path: PathBuf| service::locate(&path, directory, credentials.as_deref());
     CredentialPaths {
-        chain: directory.join(c.chain),
-        key: directory.join(c.key),
-        receipt_key: directory.join(c.receipt_key),
-        trust: directory.join(c.trust),
-        crl: c.crl.map(|p| directory.join(p)),
-        key_list: directory.join(c.key_list),
-        endpoint_keys: c.endpoint_keys.map(|p| directory.join(p)),
+        chain: at(c.chain),
+        key: at(c.key),
+        receipt_key: at(c.receipt_key),
+        trust: at(c.trust),
+        crl: c.crl.map(at),
+        key_list: at(c.key_list),
+        endpoint_keys: c.endpoint_keys.map(at),
     }
 }
 

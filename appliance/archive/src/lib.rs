@@ -44,4 +44,4 @@ mod cli;
 pub mod config;
 mod serve;
 
-pub use cli::main;
+pub use cli::{command, main};

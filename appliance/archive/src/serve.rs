@@ -15,6 +15,7 @@ use futures_util::TryStreamExt;
 use link::credentials::{CredentialFiles, Credentials, Keyring, load_key};
 use link::endpoint_keys::EndpointKeys;
 use link::seams::Seams;
+use link::service::{Given, Manager};
 use link::tasks::{Tasks, stop_signal};
 use object_store::path::Path;
 use protocol::identity::Role;
@@ -100,9 +101,13 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     println!("listening on {address}");
     let _ = std::io::stdout().flush(); // whoever started this may not read it
     info!(site = %gateway.site, epoch = %gateway.keys.epoch(), %address, "listening");
+    let manager = Manager::new(&Given::by_environment());
+    manager.ready();
+    manager.status(&format!("site {} at {address}", gateway.site));
     stop_signal(5 * limits::SHUTDOWN)
         .await
         .map_err(|e| Failure::internal(format!("cannot wait for signals: {e}")))?;
+    manager.stopping();
     tasks.cancel();
     let _ = tokio::time::timeout(2 * limits::SHUTDOWN, served).await;
     tasks.shutdown(limits::SHUTDOWN).await;

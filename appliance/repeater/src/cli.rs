@@ -1,4 +1,4 @@
-//! The command line of `repeaterd`: run, check, status, cameras, clear, verify, recover. Exit codes are those of sysexits.h.
+//! The command line of `repeaterd`: run, check, status, cameras, clear, verify, recover, gate. Exit codes are those of sysexits.h.
 
 mod cameras;
 
@@ -10,12 +10,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use link::credentials::Credentials;
 use protocol::identity::Role;
 use spool::SpoolError;
 
 use crate::config::Config;
+use crate::gate;
 use crate::limits;
 use crate::verify::{self, How};
 
@@ -87,6 +88,22 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Wait until the running daemon has been healthy for a while, and fail where that does not come about: a boot is good
+    /// only then.
+    Gate {
+        /// Configuration file of the running daemon.
+        #[arg(long)]
+        config: PathBuf,
+        /// For how many seconds it has to be healthy without a break.
+        #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+        stable: u64,
+        /// Within how many seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        within: u64,
+        /// The daemon's loopback address, where the configuration says port 0.
+        #[arg(long)]
+        address: Option<std::net::SocketAddr>,
+    },
     /// Show what the running daemon does.
     Status(Page),
     /// Show where each camera is, how far it is, and when it was met last.
@@ -105,6 +122,12 @@ struct Page {
     /// The daemon's loopback address, where the configuration says port 0.
     #[arg(long)]
     address: Option<std::net::SocketAddr>,
+}
+
+/// Its command line, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// The program. `args` begins with its name.
@@ -142,6 +165,19 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             .map_err(|e| complain(&e.into(), INTERNAL)),
         Command::Recover { config } => load(&config)
             .and_then(|c| crate::recover::recover(&c).map_err(|e| complain(&e, code_of(&e)))),
+        Command::Gate {
+            config,
+            stable,
+            within,
+            address,
+        } => load(&config).and_then(|c| {
+            let how = gate::How {
+                stable: Duration::from_secs(stable),
+                within: Duration::from_secs(within),
+                page: address.unwrap_or(c.http),
+            };
+            gate::gate(&c, how).map_err(|e| complain(&e, UNAVAILABLE))
+        }),
         Command::Status(page) => look(&page, status),
         Command::Cameras(page) => look(&page, list_cameras),
     };
@@ -232,7 +268,7 @@ fn list_cameras(body: &str, json: bool) -> anyhow::Result<()> {
 }
 
 /// One GET on loopback: enough for the daemon's own page.
-fn fetch(address: std::net::SocketAddr, path: &str) -> anyhow::Result<String> {
+pub(crate) fn fetch(address: std::net::SocketAddr, path: &str) -> anyhow::Result<String> {
     let wait = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&address, wait)?;
     stream.set_read_timeout(Some(wait))?;

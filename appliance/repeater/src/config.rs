@@ -3,22 +3,24 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use link::config::{ConfigError, Source};
 use link::credentials::CredentialFiles;
+use link::service;
 use protocol::ids::SiteId;
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::discover::settings::Settings;
-use crate::limits;
+use crate::{limits, trusted_time};
 
 mod discover;
 
 const KEYS: &str = "[identity] chain, key, trust, crl, key_list; [spool] dir, suspect_dir, capacity_bytes, \
     high_percent, low_percent, urgent_percent; [[archive]] site, addresses; [pull] segments_in_flight, sessions, \
     in_flight, nearby_in_flight, camera_bytes_per_second, datagram_bytes; [forward] segments_in_flight, \
-    datagram_bytes; [listen] http; ";
+    datagram_bytes; [listen] http; [time] chrony, bound_ms; ";
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
@@ -57,6 +59,8 @@ pub struct Config {
     pub archive_datagram_bytes: u16,
     /// Where metrics, health and status are served: a loopback address.
     pub http: SocketAddr,
+    /// Who says how far off the clock may be.
+    pub time: trusted_time::Settings,
 }
 
 /// Watermarks in percent of the capacity.
@@ -92,6 +96,8 @@ struct Raw {
     #[serde(default)]
     forward: RawForward,
     listen: RawListen,
+    #[serde(default)]
+    time: RawTime,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +152,13 @@ struct RawListen {
     http: Spanned<String>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawTime {
+    chrony: Option<Spanned<String>>,
+    bound_ms: Option<Spanned<u64>>,
+}
+
 impl Config {
     /// Reads a configuration file.
     ///
@@ -174,14 +187,16 @@ impl Config {
         let capacity = raw.spool.capacity_bytes.as_ref();
         source.within(capacity, "spool.capacity_bytes", least..=u64::MAX, least)?;
         let shared = shared(source, &raw.pull)?;
+        let credentials = service::credentials_folder();
+        let at = |path: &Path| service::locate(path, directory, credentials.as_deref());
         Ok(Config {
             credentials: CredentialFiles {
-                chain: directory.join(&raw.identity.chain),
-                key: directory.join(&raw.identity.key),
-                trust: directory.join(&raw.identity.trust),
-                crl: raw.identity.crl.as_ref().map(|p| directory.join(p)),
+                chain: at(&raw.identity.chain),
+                key: at(&raw.identity.key),
+                trust: at(&raw.identity.trust),
+                crl: raw.identity.crl.as_deref().map(at),
             },
-            key_list: directory.join(&raw.identity.key_list),
+            key_list: at(&raw.identity.key_list),
             spool_dir: directory.join(&raw.spool.dir),
             suspect_dir: raw
                 .spool
@@ -219,6 +234,7 @@ impl Config {
                 "forward.datagram_bytes",
             )?,
             http: http(source, &raw.listen.http)?,
+            time: time(source, &raw.time)?,
         })
     }
 }
@@ -343,6 +359,18 @@ fn http(source: &Source, given: &Spanned<String>) -> Result<SocketAddr, ConfigEr
         &what,
         "use 127.0.0.1:9470 and let the collector run on this machine",
     ))
+}
+
+fn time(source: &Source, raw: &RawTime) -> Result<trusted_time::Settings, ConfigError> {
+    let chrony = match &raw.chrony {
+        Some(given) => address(source, given, "time.chrony")?,
+        None => limits::CHRONY_AT,
+    };
+    let bound = source.within(raw.bound_ms.as_ref(), "time.bound_ms", 1..=60_000, 500)?;
+    Ok(trusted_time::Settings {
+        chrony,
+        bound: Duration::from_millis(bound),
+    })
 }
 
 #[cfg(test)]

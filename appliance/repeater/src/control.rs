@@ -3,7 +3,8 @@
 //!
 //! `clear CODE SUBJECT` takes only the alarms that a person settles. Who did it, by the user's number that the kernel
 //! vouches for, is in the logbook before it is answered. `verify FROM` reads a little again, as the scrub does, and says
-//! where to go on. Neither moves custody but for copies found damaged, so the loopback page stays without any verb.
+//! where to go on. `probe` commits an entry of the logbook, in the room that is kept for what must always fit, and is answered
+//! once that is durable. None moves custody but for copies found damaged, so the loopback page stays without any verb.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use spool::{Settled, VerifyFrom};
+use spool::{Contact, Settled, VerifyFrom};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
@@ -89,10 +90,22 @@ impl Control {
     }
 
     async fn obey(&self, line: &str, uid: u32) -> Result<String, String> {
-        match line.strip_prefix("verify ") {
-            Some(from) => self.verify(from.parse()?).await,
-            None => self.clear(line, uid).await.map(|()| String::new()),
+        match (line, line.strip_prefix("verify ")) {
+            ("probe", _) => self.probe(uid).await.map(|()| String::new()),
+            (_, Some(from)) => self.verify(from.parse()?).await,
+            (_, None) => self.clear(line, uid).await.map(|()| String::new()),
         }
+    }
+
+    async fn probe(&self, uid: u32) -> Result<(), String> {
+        let command = Contact::Command {
+            who: format!("uid {uid}"),
+            what: "probe".into(),
+        };
+        let told = self
+            .storage
+            .tell(move |spool, now| spool.contact(command, now));
+        told.await.map_err(|e| e.to_string())
     }
 
     async fn verify(&self, from: VerifyFrom) -> Result<String, String> {
@@ -111,7 +124,7 @@ impl Control {
             .strip_prefix("clear ")
             .and_then(|rest| rest.split_once(' '));
         let Some((code, subject)) = parsed else {
-            return Err("say `clear CODE SUBJECT` or `verify FROM`".into());
+            return Err("say `clear CODE SUBJECT`, `verify FROM` or `probe`".into());
         };
         let (code, subject, who) = (code.to_owned(), subject.to_owned(), format!("uid {uid}"));
         info!(code, subject, who, "asked to clear an alarm");

@@ -26,6 +26,7 @@ pub mod release;
 pub mod alarms;
 pub mod control;
 pub mod ended;
+pub mod health;
 pub mod metrics;
 pub mod notices;
 pub mod pulse;
@@ -33,9 +34,10 @@ pub mod status;
 pub mod trusted_time;
 
 mod cli;
+mod gate;
 mod recover;
 mod run;
 mod verify;
 
-pub use cli::main;
+pub use cli::{command, main};
 pub use run::run;

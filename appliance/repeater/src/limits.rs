@@ -1,6 +1,7 @@
 //! Every limit of the repeater, in one file. What peers may send is bounded in `protocol::limits`, what the
 //! connections take in `link::limits`.
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 /// Bytes read from a stream before they go to the storage thread in one piece.
@@ -138,6 +139,21 @@ pub const CREDENTIALS_EVERY: Duration = Duration::from_secs(1);
 pub const STOP_DEADLINE: Duration = Duration::from_secs(4);
 /// A thread that has not answered for so long is not alive (above the longest tolerated sync).
 pub const LIVE_WITHIN: Duration = Duration::from_secs(60);
+/// Where chronyd takes commands.
+pub const CHRONY_AT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 323));
+/// How often chronyd is asked how far off the clock may be, and how long it may take to answer.
+pub const CHRONY: Duration = Duration::from_secs(16);
+/// See [`CHRONY`].
+pub const CHRONY_ANSWER: Duration = Duration::from_secs(1);
+
+/// How often the health gate looks.
+pub const GATE_LOOK: Duration = Duration::from_secs(1);
+/// How often the service manager is told how this daemon is, at most; and until it is ready.
+pub const LOOK: Duration = Duration::from_secs(5);
+/// See [`LOOK`].
+pub const FIRST_LOOK: Duration = Duration::from_millis(20);
+/// A hop whose runtime has not beaten for so long does not run now.
+pub const HOP_BEATS: Duration = Duration::from_secs(5);
 
 /// Links, their addresses, neighbours and default routes that are taken in from the kernel.
 pub const KERNEL_LINKS: usize = 1024;

@@ -28,6 +28,7 @@ use crate::alarms::{self, Alarms};
 use crate::commit::Storage;
 use crate::metrics::Metrics;
 use crate::notices::{Inventories, Notices};
+use crate::trusted_time::TrustedTime;
 use permits::Permits;
 
 pub use dialler::run;
@@ -46,6 +47,8 @@ pub struct Hop {
     pub refusals: Refusals,
     /// Time and randomness.
     pub seams: Seams,
+    /// Whether the clock is known to be right.
+    pub time: TrustedTime,
     /// Figures.
     pub metrics: Metrics,
     /// Alarms.

@@ -13,6 +13,7 @@ use link::endpoint_keys::EndpointKeys;
 use link::quic::{Dialer, Hop as LinkHop, Options};
 use link::refusals::Refusals;
 use link::seams::Seams;
+use link::service::{Given, Manager};
 use link::socket::SocketOptions;
 use link::tasks::{Tasks, current_thread, stop_signal};
 use protocol::identity::{Role, Trust};
@@ -26,12 +27,13 @@ use crate::alarms::Alarms;
 use crate::commit::Storage;
 use crate::config::Config;
 use crate::forward::sites::Sites;
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::notices::{Inventories, Notices};
 use crate::pull::Sessions;
 use crate::pull::permits::Permits;
 use crate::pulse::Pulses;
-use crate::trusted_time::{self, TimeState};
+use crate::trusted_time::{self, Asker, TrustedTime};
 use crate::{alarms, control, discover, forward, limits, pull, status};
 
 /// Exit code for a disk that cannot be believed (sysexits EX_IOERR).
@@ -52,6 +54,7 @@ struct Common {
     sessions: Sessions,
     sites: Sites,
     pulses: Pulses,
+    time: TrustedTime,
     tasks: Tasks,
 }
 
@@ -74,11 +77,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         alarms.clone(),
         notices.clone(),
     )?;
-    if trusted_time::look(&seams.clock) != TimeState::Synchronised {
-        warn!(
-            "nobody vouches for this machine's clock; cameras are dialled and pulled all the same"
-        );
-    }
+    let (asker, time) = trusted_time::new(config.time, seams.random.clone());
     let common = Common {
         sessions: Sessions::new(&config.discover),
         sites: Sites::new(config.archives.iter().map(|a| a.site.clone())),
@@ -92,11 +91,12 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         inventories: Inventories::default(),
         refusals: Refusals::default(),
         pulses: Pulses::default(),
+        time,
         tasks: Tasks::new(),
     };
     let pull_thread = thread("pull", common.clone(), pull_hop)?;
     let forward_thread = thread("forward", common.clone(), forward_hop)?;
-    let code = current_thread(serve(&common)).map_err(anyhow::Error::from);
+    let code = current_thread(serve(&common, asker)).map_err(anyhow::Error::from);
     // However it ended: the hops wait for this.
     common.tasks.cancel();
     // Where it was never made there is none; one that is left is taken for a dead daemon's.
@@ -295,6 +295,7 @@ async fn pull_hop(common: Common) -> anyhow::Result<()> {
         storage: common.storage.clone(),
         refusals: common.refusals.clone(),
         seams: common.seams.clone(),
+        time: common.time.clone(),
         metrics: common.metrics.clone(),
         alarms: common.alarms.clone(),
         notices: common.notices.clone(),
@@ -349,7 +350,7 @@ async fn forward_hop(common: Common) -> anyhow::Result<()> {
 }
 
 /// The main thread: the page, and what ends the daemon.
-async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
+async fn serve(common: &Common, asker: Asker) -> anyhow::Result<ExitCode> {
     let listener = tokio::net::TcpListener::bind(common.config.http)
         .await
         .with_context(|| format!("cannot listen on {} (listen.http)", common.config.http))?;
@@ -362,15 +363,18 @@ async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
         sessions: common.sessions.clone(),
         sites: common.sites.clone(),
         clock: common.seams.clock.clone(),
+        time: common.time.clone(),
         refusals: common.refusals.clone(),
         pulses: common.pulses.clone(),
     };
     println!("ready: metrics on {address}");
     info!(%address, "ready");
     follow_credentials(common);
+    ask_for_time(common, asker);
     listen_for_control(common);
     let mut fatal = common.storage.fatal();
     let page = axum::serve(listener, status::routes(view));
+    let manager = Manager::new(&Given::by_environment());
     let code = tokio::select! {
         served = page => {
             served.context("the status page ended")?;
@@ -381,9 +385,21 @@ async fn serve(common: &Common) -> anyhow::Result<ExitCode> {
             ExitCode::SUCCESS
         }
         _ = fatal.wait_for(Option::is_some) => ExitCode::from(IO_ERROR),
+        () = health(common).tell(&manager) => ExitCode::from(IO_ERROR),
         () = common.tasks.cancelled() => ExitCode::FAILURE,
     };
+    manager.stopping();
     Ok(code)
+}
+
+fn health(common: &Common) -> Health {
+    Health {
+        storage: common.storage.clone(),
+        pulses: common.pulses.clone(),
+        sessions: common.sessions.clone(),
+        sites: common.sites.clone(),
+        clock: common.seams.clock.clone(),
+    }
 }
 
 /// Custody does not wait for the control socket: without it an alarm stands longer.
@@ -407,6 +423,17 @@ fn listen_for_control(common: &Common) {
     common.tasks.spawn("control", async move {
         tokio::select! {
             () = served.serve(listener) => {}
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+/// Custody does not wait for the time either.
+fn ask_for_time(common: &Common, asker: Asker) {
+    let stop = common.tasks.token();
+    common.tasks.spawn("time", async move {
+        tokio::select! {
+            () = asker.ask_always() => {}
             () = stop.cancelled() => {}
         }
     });

@@ -7,6 +7,7 @@ mod cameras;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -26,7 +27,7 @@ use crate::limits;
 use crate::metrics::{Metrics, gauge_value};
 use crate::pull::Sessions;
 use crate::pulse::Pulses;
-use crate::trusted_time::{self, TimeState};
+use crate::trusted_time::{TimeState, TrustedTime};
 
 pub use cameras::{CameraLine, ContactLine, DeviceLine, PathLine};
 
@@ -47,6 +48,8 @@ pub struct View {
     pub sites: Sites,
     /// Time.
     pub clock: Clock,
+    /// Whether that is known to be right.
+    pub time: TrustedTime,
     /// Handshakes refused.
     pub refusals: link::refusals::Refusals,
     /// Whether the hops run.
@@ -62,6 +65,8 @@ pub struct Status {
     pub now_ms: u64,
     /// Whether anybody vouches for that clock.
     pub time: TimeState,
+    /// So far off at most, in milliseconds; none where nobody says.
+    pub time_error_ms: Option<u64>,
     /// The spool.
     pub spool: SpoolStatus,
     /// Every camera that the ledger knows, connected or not.
@@ -204,10 +209,12 @@ async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
             .unreceipted
             .map(|(_, since)| instant.saturating_duration_since(since).as_secs()),
     });
+    let time = view.time.look(&view.clock);
     Ok(Status {
         repeater: view.identity.clone(),
         now_ms: now.0,
-        time: trusted_time::look(&view.clock),
+        time: time.state,
+        time_error_ms: time.error.map(whole_ms),
         spool: SpoolStatus {
             used_bytes: look.space.used_bytes,
             capacity_bytes: look.space.capacity_bytes,
@@ -243,6 +250,11 @@ fn look(spool: &mut Spool) -> Result<Look, SpoolError> {
         logbook: (head.entries, head.hash.to_string()),
         unchecked_since: spool.unchecked_since(),
     })
+}
+
+/// Rounded up: a bound stays one.
+fn whole_ms(error: Duration) -> u64 {
+    u64::try_from(error.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 fn by_stage(count: impl Fn(Stage) -> u64) -> BTreeMap<&'static str, u64> {

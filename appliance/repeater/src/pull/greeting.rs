@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::Hop;
 use crate::ended::Ended;
-use crate::trusted_time::{self, TimeState};
+use crate::trusted_time::TimeState;
 
 /// How long a hello may take.
 const HELLO: Duration = Duration::from_secs(5);
@@ -92,7 +92,7 @@ fn meeting(hop: &Hop, hello: &CameraHello, asked: Time) -> Meeting {
     let answered = hop.seams.clock.now();
     Meeting {
         clock: hello.now.map(|now| offset(now, asked, answered)),
-        time_trusted: trusted_time::look(&hop.seams.clock) == TimeState::Synchronised,
+        time_trusted: hop.time.look(&hop.seams.clock).state == TimeState::Synchronised,
         battery_percent: hello.battery_percent,
         charging: hello.charging,
         free_bytes: Some(hello.free_bytes),

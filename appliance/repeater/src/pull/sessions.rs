@@ -83,6 +83,13 @@ impl Sessions {
         (state.roster.near(now), state.roster.devices())
     }
 
+    /// Cameras that are docked.
+    #[must_use]
+    pub fn docked(&self, now: Instant) -> usize {
+        let (near, _) = self.here(now);
+        near.iter().filter(|near| near.reach.is_docked()).count()
+    }
+
     /// A source says something.
     pub fn sight(&self, sighting: Sighting, now: Instant) {
         self.tell(|roster| roster.apply(sighting, now));
