@@ -82,6 +82,7 @@ fn with_trial_papers(station: &Station, program: &str, text: &str) -> String {
             &format!("= \"{own}/{private}\""),
         );
     }
+    let text = text.replace("\"$CREDENTIALS_DIRECTORY/", &format!("\"{own}/"));
     text.replace(&format!("\"{folder}/"), &format!("\"{own}/"))
 }
 
