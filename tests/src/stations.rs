@@ -63,21 +63,10 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Cases that no shard looks at, and why: those of `--full` and `--case` alone.
-pub const BY_HAND: &[(&str, &str)] = &[
-    (
-        "dot1x-cable-pulled",
-        "it fails about once in seven: hostapd ends a station again 5 s after it was sent away, and throws out a camera that \
-         is back by then, which is not mended yet",
-    ),
-    (
-        "dot1x-hostapd-restarted",
-        "the same: where a cable flaps while hostapd starts, the camera is sent away, comes back, and is thrown out",
-    ),
-    (
-        "walking-past",
-        "what it asks for is a share of a raw stream on the same quiet machine, and it comes close to it",
-    ),
-];
+pub const BY_HAND: &[(&str, &str)] = &[(
+    "walking-past",
+    "what it asks for is a share of a raw stream on the same quiet machine, and it comes close to it",
+)];
 
 /// What the cases showed.
 #[derive(Debug, Default)]

@@ -190,6 +190,10 @@ pub const HOSTAPD_ANSWER: Duration = Duration::from_secs(2);
 pub const HOSTAPD_AGAIN: Duration = Duration::from_millis(500);
 /// Its stations are gone when hostapd has been silent for so long, and that is an alarm.
 pub const HOSTAPD_GONE: Duration = Duration::from_secs(10);
+/// Whose session may have begun before or after a cable was pulled is asked again after this.
+pub const PULLED_AGAIN: Duration = Duration::from_millis(250);
+/// After this it began before: nobody is back so soon that it would not have been told by then.
+pub const PULLED_UNCLEAR: Duration = Duration::from_secs(3);
 /// Stations of one control socket.
 pub const BSS_STATIONS: usize = 2048;
 /// How often a list of stations that changed while it was read is begun again at once.

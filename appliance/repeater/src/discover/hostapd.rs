@@ -1,13 +1,14 @@
 //! hostapd: who associates and leaves, how well each is heard, and for how long it has said nothing; on the air, and
 //! on dock ports under 802.1X (`driver=wired`). One control socket for each BSS or port, one task for each socket.
 //!
-//! [`wire`] reads what hostapd says, [`bss`] knows what to ask and what the roster is owed; both are pure. This file
-//! moves datagrams, meets hostapd again when it was restarted, and hears of pulled cables from *interfaces*.
+//! [`wire`] reads what hostapd says, [`bss`] knows what to ask and what the roster is owed, [`pulled`] who is to be sent
+//! away when a cable was pulled; all are pure. This file moves datagrams, meets hostapd again when it was restarted, and hears of pulled cables from *interfaces*.
 //!
 //! Ours is a Unix datagram socket with a file of its own, since hostapd answers to a file; it is in a folder that only
 //! we write, and goes with us. hostapd must be able to write to it, and we to hostapd's: root, or its `ctrl_interface_group`.
 
 pub mod bss;
+pub mod pulled;
 pub mod wire;
 
 use std::io;
@@ -109,6 +110,13 @@ impl Hostapd {
         let mut met = false;
         loop {
             let now = self.clock.instant();
+            // What came before the cable was pulled is heard before that.
+            ours.read(&mut buffer, bss, now)?;
+            if !met && bss.is_met() {
+                met = true;
+                info!(socket = %self.socket.socket.display(), "hostapd: attached");
+                self.alarms.clear(alarms::HOSTAPD_SILENT, &self.subject());
+            }
             self.watch_port(bss, port, links);
             let mut wake = bss.wake();
             while let Some(question) = bss.ask(now)? {
@@ -121,21 +129,7 @@ impl Hostapd {
                 .with_label_values(&["hostapd"])
                 .inc_by(dropped);
             tokio::select! {
-                ready = ours.socket.readable() => {
-                    ready?;
-                    for _ in 0..AT_ONCE {
-                        match ours.socket.try_recv(&mut buffer) {
-                            Ok(length) => bss.hear(buffer.get(..length).unwrap_or_default())?,
-                            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                            Err(e) => return Err(e.into()),
-                        }
-                    }
-                    if !met && bss.is_met() {
-                        met = true;
-                        info!(socket = %self.socket.socket.display(), "hostapd: attached");
-                        self.alarms.clear(alarms::HOSTAPD_SILENT, &self.subject());
-                    }
-                }
+                ready = ours.socket.readable() => ready?,
                 never = self.tell(bss, port.index) => match never {},
                 () = changed(links) => {}
                 () = sleep_until(wake) => {}
@@ -181,7 +175,7 @@ impl Hostapd {
             port.index == is.index && (port.losses != is.losses || (port.carrier && !is.carrier));
         if pulled && self.socket.kind == Kind::Wired {
             info!(link = %usable.link.name, "the cable was pulled: whoever was there is sent away");
-            bss.cable_pulled();
+            bss.cable_pulled(self.clock.instant());
         }
         *port = is;
     }
@@ -232,6 +226,18 @@ impl Ours {
         // again later.
         tokio::time::timeout(limits::HOSTAPD_ANSWER, ours.socket.writable()).await??;
         Ok(ours)
+    }
+
+    /// Hears what has come.
+    fn read(&self, buffer: &mut [u8], bss: &mut Bss, now: Instant) -> Result<(), Ended> {
+        for _ in 0..AT_ONCE {
+            match self.socket.try_recv(buffer) {
+                Ok(length) => bss.hear(buffer.get(..length).unwrap_or_default(), now)?,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,11 +6,12 @@
 //! open at a time, since answers carry no number; who does not answer in time is met again on a new socket.
 //!
 //! hostapd learns nothing of a cable that is pulled from a port it guards, and would refuse nobody who is plugged in
-//! there next. The carrier tells it, and then each station of that port is sent away, so that it can come back.
+//! there next. The carrier tells it, and then whoever was there is sent away ([`super::pulled`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::pulled::Pulled;
 use super::wire::{Event, Heard, Listed, Station, hear, listed};
 use crate::discover::{LinkIndex, Mac, Presence, Sighting};
 use crate::limits;
@@ -25,7 +26,8 @@ pub struct Bss {
     /// When everything is to be read again; none: at once.
     due: Option<Instant>,
     walk: Option<Walk>,
-    send_away: BTreeSet<Mac>,
+    /// A cable that was pulled, until whoever was there has been sent away.
+    pulled: Option<Pulled>,
     /// Since when hostapd has been silent.
     lost: Option<Instant>,
     joins: u64,
@@ -73,6 +75,8 @@ pub enum Question {
     Next(Mac),
     /// Send this one away.
     SendAway(Mac),
+    /// Send all away.
+    SendAllAway,
 }
 
 impl Question {
@@ -83,7 +87,8 @@ impl Question {
             Question::Attach => "ATTACH".into(),
             Question::First => "STA-FIRST".into(),
             Question::Next(mac) => format!("STA-NEXT {mac}"),
-            Question::SendAway(mac) => format!("DEAUTHENTICATE {mac}"),
+            Question::SendAway(mac) => format!("DEAUTHENTICATE {mac} tx=0"),
+            Question::SendAllAway => "DEAUTHENTICATE ff:ff:ff:ff:ff:ff".into(),
         }
     }
 }
@@ -150,16 +155,15 @@ impl Bss {
         if self.walk.is_none() && self.due.is_none_or(|due| due <= now) {
             (self.attached, self.walk) = (false, Some(Walk::default()));
             self.due = Some(now + limits::HOSTAPD_POLL);
+            self.pulled.iter_mut().for_each(Pulled::begin);
         }
         if !self.attached {
             return Some(Question::Attach);
         }
-        if let Some(mac) = self.send_away.first() {
-            return Some(Question::SendAway(*mac));
+        if let Some(walk) = &self.walk {
+            return Some(walk.after.map_or(Question::First, Question::Next));
         }
-        self.walk
-            .as_ref()
-            .map(|walk| walk.after.map_or(Question::First, Question::Next))
+        self.pulled.as_ref().and_then(Pulled::send_away)
     }
 
     /// When [`Bss::ask`] is to be called again, at the latest.
@@ -175,7 +179,7 @@ impl Bss {
     ///
     /// # Errors
     /// [`Broken`].
-    pub fn hear(&mut self, datagram: &[u8]) -> Result<(), Broken> {
+    pub fn hear(&mut self, datagram: &[u8], now: Instant) -> Result<(), Broken> {
         match hear(datagram) {
             Heard::Nothing => Ok(()),
             Heard::Event(Event::Terminating) => Err(Broken::Ends),
@@ -183,28 +187,35 @@ impl Bss {
                 self.event(event);
                 Ok(())
             }
-            Heard::Answer(answer) => self.answer(answer),
+            Heard::Answer(answer) => self.answer(answer, now),
         }
     }
 
     fn event(&mut self, event: Event) {
         match event {
             Event::Connected(mac) => {
-                // It came after the cable was pulled, and may stay.
-                self.send_away.remove(&mac);
+                self.proved(mac);
                 self.join(mac);
                 // How well it is heard is not said with it.
                 self.due = None;
             }
             Event::Disconnected(mac) => {
                 self.stations.remove(&mac);
-                self.send_away.remove(&mac);
                 if let Some(walk) = &mut self.walk {
                     walk.named.remove(&mac);
                 }
             }
+            Event::Proved(mac) => {
+                self.proved(mac);
+                self.due = None;
+            }
             Event::Changed | Event::Terminating => self.due = None,
         }
+    }
+
+    /// A station has authenticated: it came after the cable was pulled, and may stay.
+    fn proved(&mut self, mac: Mac) {
+        self.pulled.iter_mut().for_each(|pulled| pulled.came(mac));
     }
 
     /// A station associates, maybe not for the first time.
@@ -227,7 +238,7 @@ impl Bss {
         }
     }
 
-    fn answer(&mut self, answer: &[u8]) -> Result<(), Broken> {
+    fn answer(&mut self, answer: &[u8], now: Instant) -> Result<(), Broken> {
         // An answer to nothing is a late one, or nonsense.
         let Some((question, _)) = self.open.take() else {
             self.dropped += 1;
@@ -238,17 +249,18 @@ impl Bss {
                 (self.attached, self.lost) = (true, None);
             }
             Question::Attach => return Err(Broken::Refuses),
-            Question::SendAway(mac) => {
+            Question::SendAway(_) | Question::SendAllAway => {
                 // FAIL: it is not there any more.
-                self.send_away.remove(&mac);
+                self.pulled.iter_mut().for_each(|p| p.sent(question));
+                self.pulled.take_if(|pulled| pulled.is_over());
             }
-            Question::First | Question::Next(_) => self.step(listed(answer)),
+            Question::First | Question::Next(_) => self.step(listed(answer), now),
         }
         Ok(())
     }
 
     /// One step of reading all stations.
-    fn step(&mut self, listed: Listed) {
+    fn step(&mut self, listed: Listed, now: Instant) {
         let Some(walk) = &mut self.walk else {
             return;
         };
@@ -262,7 +274,7 @@ impl Bss {
                     return;
                 }
                 walk.after = Some(station.mac);
-                self.measured(&station);
+                self.measured(&station, now);
             }
             Listed::Lost if walk.restarts < limits::BSS_RESTARTS => {
                 let restarts = walk.restarts + 1;
@@ -270,19 +282,24 @@ impl Bss {
                     restarts,
                     ..Walk::default()
                 };
+                self.pulled.iter_mut().for_each(Pulled::begin);
             }
             // Too lively to be read to its end: nobody is gone for that, and the next poll tries again.
             Listed::Lost => self.walk = None,
             Listed::End => {
                 let named = self.walk.take().unwrap_or_default().named;
                 self.stations.retain(|mac, _| named.contains(mac));
+                let again = self.pulled.as_mut().and_then(|pulled| pulled.end(now));
+                self.due = again.or(self.due);
+                self.pulled.take_if(|pulled| pulled.is_over());
             }
         }
     }
 
-    fn measured(&mut self, station: &Station) {
+    fn measured(&mut self, station: &Station, now: Instant) {
         let mac = station.mac;
-        if !station.authorized || self.send_away.contains(&mac) {
+        let is_here = |pulled: &mut Pulled| pulled.is_here(station, now);
+        if !station.authorized || !self.pulled.as_mut().is_none_or(is_here) {
             // Not yet, or no more: what is not named is gone at the end.
             return;
         }
@@ -301,11 +318,11 @@ impl Bss {
     }
 
     /// The cable was pulled from the port that this hostapd guards: whoever was there is sent away.
-    pub fn cable_pulled(&mut self) {
-        self.send_away.extend(self.stations.keys());
+    pub fn cable_pulled(&mut self, now: Instant) {
         self.stations.clear();
-        // Also whoever is being authenticated.
-        self.due = None;
+        self.pulled = Some(Pulled::at(now));
+        // Also whom we do not know yet.
+        (self.walk, self.due) = (None, None);
     }
 
     /// What the roster is owed next, of a socket whose interface has this number.

@@ -29,6 +29,8 @@ pub enum Event {
     Connected(Mac),
     /// A station left, or was sent away.
     Disconnected(Mac),
+    /// A station has shown who it is, maybe not for the first time.
+    Proved(Mac),
     /// Stations have come or gone in a way that only asking tells.
     Changed,
     /// hostapd ends.
@@ -46,6 +48,8 @@ pub struct Station {
     pub signal_dbm: Option<i8>,
     /// For how long it has said nothing.
     pub inactive: Option<Duration>,
+    /// For how long its port has been open, in whole seconds.
+    pub session: Option<Duration>,
 }
 
 /// The answer to STA-FIRST or STA-NEXT.
@@ -76,10 +80,11 @@ fn event(said: &[u8]) -> Option<Event> {
     match words.next()? {
         b"AP-STA-CONNECTED" => mac(words.next()?).map(Event::Connected),
         b"AP-STA-DISCONNECTED" => mac(words.next()?).map(Event::Disconnected),
-        // A wired port says so when the exchange has ended, and the port opens then.
-        b"CTRL-EVENT-EAP-SUCCESS"
-        | b"CTRL-EVENT-EAP-SUCCESS2"
-        | b"AP-STA-POLL-OK"
+        // A wired port says so when the exchange has ended, and the port opens then, or was open all the time.
+        b"CTRL-EVENT-EAP-SUCCESS" | b"CTRL-EVENT-EAP-SUCCESS2" => {
+            mac(words.next()?).map(Event::Proved)
+        }
+        b"AP-STA-POLL-OK"
         | b"INTERFACE-ENABLED"
         | b"INTERFACE-DISABLED"
         | b"AP-ENABLED"
@@ -105,6 +110,7 @@ pub fn listed(answer: &[u8]) -> Listed {
         authorized: false,
         signal_dbm: None,
         inactive: None,
+        session: None,
     };
     for (key, value) in lines.filter_map(|line| split(line, b'=')) {
         match key {
@@ -112,6 +118,7 @@ pub fn listed(answer: &[u8]) -> Listed {
             // A driver that does not know says 0.
             b"signal" => station.signal_dbm = number(value).filter(|dbm| *dbm < 0),
             b"inactive_msec" => station.inactive = number(value).map(Duration::from_millis),
+            b"dot1xAuthSessionTime" => station.session = number(value).map(Duration::from_secs),
             _ => {}
         }
     }
@@ -162,7 +169,7 @@ mod tests {
             ),
             (
                 "<3>CTRL-EVENT-EAP-SUCCESS 02:00:00:00:03:01",
-                Heard::Event(Event::Changed),
+                Heard::Event(Event::Proved(MAC)),
             ),
             (
                 "<3>CTRL-EVENT-TERMINATING ",
@@ -191,6 +198,7 @@ mod tests {
             authorized: true,
             signal_dbm: Some(-61),
             inactive: Some(Duration::from_millis(1500)),
+            session: None,
         };
         assert_eq!(listed(answer.as_bytes()), Listed::Station(station));
     }
@@ -198,7 +206,9 @@ mod tests {
     #[test]
     fn a_station_on_a_cable_has_no_signal_and_may_not_be_authorised_yet() {
         for (flags, authorized) in [("", false), ("[AUTH][ASSOC][AUTHORIZED]", true)] {
-            let answer = format!("02:00:00:00:03:01\nflags={flags}\naid=0\nsignal=0\n");
+            let answer = format!(
+                "02:00:00:00:03:01\nflags={flags}\naid=0\nsignal=0\ndot1xAuthSessionTime=7\n"
+            );
             let Listed::Station(station) = listed(answer.as_bytes()) else {
                 panic!()
             };
@@ -207,6 +217,7 @@ mod tests {
                 (station.authorized, signal, inactive),
                 (authorized, None, None)
             );
+            assert_eq!(station.session, Some(Duration::from_secs(7)));
         }
         assert_eq!(listed(b""), Listed::End);
         assert_eq!(listed(b"\n"), Listed::End);

@@ -61,6 +61,11 @@ impl Model {
                 self.leave(mac);
                 "OK\n".to_owned()
             }
+            Question::SendAllAway => {
+                let all: Vec<Mac> = self.stations.iter().map(|(mac, _)| *mac).collect();
+                all.into_iter().for_each(|mac| self.leave(mac));
+                "OK\n".to_owned()
+            }
         };
         self.sent.push_back(text.into_bytes());
     }
@@ -78,7 +83,7 @@ fn mac(n: u8) -> Mac {
 fn talk(bss: &mut Bss, model: &mut Model, now: Instant, most: usize) {
     for _ in 0..most {
         while let Some(datagram) = model.sent.pop_front() {
-            bss.hear(&datagram).unwrap();
+            bss.hear(&datagram, now).unwrap();
         }
         let Some(question) = bss.ask(now).unwrap() else {
             return;
@@ -182,7 +187,10 @@ fn a_restarted_hostapd_is_read_anew_and_one_that_stays_away_takes_its_stations()
     model.join(mac(2), -50);
     talk(&mut bss, &mut model, now, 100);
     tell(&mut bss);
-    assert_eq!(bss.hear(b"<3>CTRL-EVENT-TERMINATING "), Err(Broken::Ends));
+    assert_eq!(
+        bss.hear(b"<3>CTRL-EVENT-TERMINATING ", now),
+        Err(Broken::Ends)
+    );
     bss.lost(now);
     assert_eq!(tell(&mut bss), [], "for a moment nobody is gone");
     let mut model = Model::default();
@@ -208,7 +216,7 @@ fn who_does_not_answer_or_refuses_is_met_anew() {
     assert_eq!(bss.ask(late), Err(Broken::Silent));
     bss.connected();
     bss.ask(late).unwrap().unwrap();
-    assert_eq!(bss.hear(b"FAIL\n"), Err(Broken::Refuses));
+    assert_eq!(bss.hear(b"FAIL\n", late), Err(Broken::Refuses));
 }
 
 #[test]
@@ -217,7 +225,7 @@ fn a_pulled_cable_sends_everybody_away_and_lets_them_come_back() {
     model.join(mac(1), 0);
     talk(&mut bss, &mut model, now, 100);
     tell(&mut bss);
-    bss.cable_pulled();
+    bss.cable_pulled(now);
     assert_eq!(tell(&mut bss), [(mac(1), Left, None)], "at once");
     talk(&mut bss, &mut model, now, 100);
     assert_eq!(model.stations, [], "hostapd has forgotten it");
@@ -227,16 +235,93 @@ fn a_pulled_cable_sends_everybody_away_and_lets_them_come_back() {
     assert_eq!(tell(&mut bss)[0].1, Associated);
 }
 
+/// What is asked, to its end, of a hostapd that has these stations, each with the seconds of its session.
+fn asked(bss: &mut Bss, stations: &[(u8, u64)], now: Instant) -> Vec<Question> {
+    let mut all = Vec::new();
+    while let Some(question) = bss.ask(now).unwrap() {
+        let next = match question {
+            Question::First => stations.first(),
+            Question::Next(after) => {
+                let mut rest = stations.iter().skip_while(|(n, _)| mac(*n) != after);
+                rest.nth(1)
+            }
+            _ => None,
+        };
+        let show = |(n, seconds): &(u8, u64)| {
+            let mac = mac(*n);
+            format!("{mac}\nflags=[AUTHORIZED]\ndot1xAuthSessionTime={seconds}\n")
+        };
+        let walks = matches!(question, Question::First | Question::Next(_));
+        let answer = next.map_or(if walks { "" } else { "OK\n" }.to_owned(), show);
+        bss.hear(answer.as_bytes(), now).unwrap();
+        if !walks && question != Question::Attach {
+            all.push(question);
+        }
+    }
+    all
+}
+
+#[test]
+fn whoever_was_there_goes_at_once_and_whoever_came_since_stays() {
+    let (mut bss, now) = (Bss::default(), start());
+    assert_eq!(asked(&mut bss, &[(1, 100)], now), []);
+    // hostapd would remove one that is named only later, and it may be back by then.
+    bss.cable_pulled(now);
+    assert_eq!(asked(&mut bss, &[(1, 100)], now), [Question::SendAllAway]);
+    let all = Question::SendAllAway.text();
+    assert_eq!(all, "DEAUTHENTICATE ff:ff:ff:ff:ff:ff");
+    assert_eq!(asked(&mut bss, &[], now + limits::HOSTAPD_POLL), []);
+    // Somebody is there already by the time that hostapd is asked: nobody else goes with whoever was there.
+    bss.cable_pulled(now);
+    bss.hear(b"<3>AP-STA-CONNECTED 02:00:00:00:00:02", now)
+        .unwrap();
+    let both = [(1, 100), (2, 0)];
+    assert_eq!(asked(&mut bss, &both, now), [Question::SendAway(mac(1))]);
+    assert_eq!(tell(&mut bss).last().unwrap().0, mac(2));
+    // The same one is back, and its port was never shut: hostapd counts its session on.
+    bss.cable_pulled(now);
+    bss.hear(b"<3>CTRL-EVENT-EAP-SUCCESS2 02:00:00:00:00:02", now)
+        .unwrap();
+    assert_eq!(asked(&mut bss, &[(2, 100)], now), []);
+    assert_eq!(tell(&mut bss).last().unwrap().1, Associated);
+}
+
+#[test]
+fn who_came_since_is_told_by_its_session_where_nobody_heard_it() {
+    let (mut bss, now) = (Bss::default(), start());
+    asked(&mut bss, &[(1, 100)], now);
+    tell(&mut bss);
+    bss.lost(now);
+    bss.cable_pulled(now);
+    assert_eq!(tell(&mut bss), [(mac(1), Left, None)]);
+    // hostapd is met again, and has somebody for a time that may be longer or shorter than the cable was out.
+    bss.connected();
+    let millis = |ms| now + Duration::from_millis(ms);
+    assert_eq!(asked(&mut bss, &[(1, 0)], millis(900)), []);
+    assert_eq!(tell(&mut bss), [], "that is not clear yet");
+    assert_eq!(bss.wake(), Some(millis(900) + limits::PULLED_AGAIN));
+    assert_eq!(asked(&mut bss, &[(1, 0)], millis(1150)), []);
+    assert_eq!(tell(&mut bss)[0].1, Associated, "it came since");
+    // One that had come just before the cable was pulled is sent away, if not at once.
+    bss.cable_pulled(now);
+    assert_eq!(asked(&mut bss, &[(1, 0)], millis(10)), []);
+    assert_eq!(tell(&mut bss), [(mac(1), Left, None)]);
+    let late = now + limits::PULLED_UNCLEAR;
+    let seconds = limits::PULLED_UNCLEAR.as_secs();
+    let gone = asked(&mut bss, &[(1, seconds)], late);
+    assert_eq!(gone, [Question::SendAllAway]);
+}
+
 #[test]
 fn a_station_that_is_not_authorised_is_not_there() {
     let (mut bss, now) = (Bss::default(), start());
     bss.ask(now).unwrap();
-    bss.hear(b"OK\n").unwrap();
+    bss.hear(b"OK\n", now).unwrap();
     bss.ask(now).unwrap();
-    bss.hear(b"02:00:00:00:00:01\nflags=[AUTH][ASSOC]\n")
+    bss.hear(b"02:00:00:00:00:01\nflags=[AUTH][ASSOC]\n", now)
         .unwrap();
     bss.ask(now).unwrap();
-    bss.hear(b"").unwrap();
+    bss.hear(b"", now).unwrap();
     assert_eq!(tell(&mut bss), []);
 }
 
@@ -244,12 +329,12 @@ fn a_station_that_is_not_authorised_is_not_there() {
 fn a_list_without_end_is_not_read_for_ever() {
     let (mut bss, now) = (Bss::default(), start());
     bss.ask(now).unwrap();
-    bss.hear(b"OK\n").unwrap();
+    bss.hear(b"OK\n", now).unwrap();
     let mut asked = 0usize;
     while bss.ask(now).unwrap().is_some() {
         asked += 1;
         let station = format!("{}\nflags=[AUTHORIZED]\n", mac(asked.to_le_bytes()[0]));
-        bss.hear(station.as_bytes()).unwrap();
+        bss.hear(station.as_bytes(), now).unwrap();
     }
     assert_eq!(u64::from(asked > 0), bss.dropped());
     assert!(asked <= limits::BSS_STATIONS + 1, "{asked}");
@@ -257,7 +342,7 @@ fn a_list_without_end_is_not_read_for_ever() {
     for n in 0..limits::BSS_STATIONS + 100 {
         let [a, b, ..] = n.to_le_bytes();
         let event = format!("<3>AP-STA-CONNECTED {}", Mac([2, 0, 0, 9, a, b]));
-        bss.hear(event.as_bytes()).unwrap();
+        bss.hear(event.as_bytes(), now).unwrap();
     }
     assert_eq!(bss.stations.len(), limits::BSS_STATIONS);
     assert!(bss.dropped() > 0);
@@ -286,7 +371,7 @@ proptest! {
                 0 | 1 => model.join(mac(who), -50),
                 2 => model.leave(mac(who)),
                 3 => model.deaf = !model.deaf,
-                4 => bss.cable_pulled(),
+                4 => bss.cable_pulled(now),
                 _ => now += limits::HOSTAPD_POLL,
             }
             talk(&mut bss, &mut model, now, steps);
@@ -304,7 +389,7 @@ proptest! {
         let (mut bss, now) = (Bss::default(), start());
         for datagram in datagrams {
             let _ = bss.ask(now);
-            let _ = bss.hear(&datagram);
+            let _ = bss.hear(&datagram, now);
             tell(&mut bss);
         }
     }
