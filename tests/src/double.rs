@@ -120,6 +120,7 @@ pub fn repeater_hello(key_list: Option<Bytes>, docked: bool) -> Message {
         key_list: key_list.map(|b| b.to_vec().into()),
         now: Time(1_790_000_000_000),
         docked,
+        now_error_ms: None,
     })
 }
 

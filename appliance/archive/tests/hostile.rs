@@ -302,10 +302,8 @@ fn unknown_messages_are_answered_and_nonsense_ends_the_session_alone() {
             assert_eq!(closed(&bad).await, 1);
         }
         let (_dialer, peer, mut control) = Repeater::connect(&world, gateway.address).await;
-        control
-            .send(&codec::encode_body(&Message::Offer(vec![1].into())).unwrap())
-            .await
-            .unwrap();
+        let offer = codec::encode_body(&Message::Offer(vec![1].into())).unwrap();
+        control.send(&offer).await.unwrap();
         assert_eq!(
             closed_connection(&peer.connection, Duration::from_secs(10)).await,
             1,
@@ -318,6 +316,7 @@ fn unknown_messages_are_answered_and_nonsense_ends_the_session_alone() {
             key_list: None,
             now: protocol::ids::Time(0),
             docked: false,
+            now_error_ms: None,
         };
         control
             .send(&codec::encode_body(&Message::RepeaterHello(hello)).unwrap())

@@ -272,8 +272,9 @@ MESSAGES = {
                 3: ("key_list", octets()),
                 4: ("now", TIME),
                 5: ("docked", boolean),
+                6: ("now_error_ms", uint(64)),
             },
-            optional=("key_list",),
+            optional=("key_list", "now_error_ms"),
         ),
     ),
     2: (

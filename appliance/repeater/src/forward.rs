@@ -33,6 +33,7 @@ use crate::ended::Ended;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::notices::{Inventories, Notices};
+use crate::trusted_time::TrustedTime;
 use session::Session;
 use sites::Sites;
 
@@ -54,6 +55,8 @@ pub struct Hop {
     pub refusals: Refusals,
     /// Time and randomness.
     pub seams: Seams,
+    /// Whether the clock is known to be right.
+    pub time: TrustedTime,
     /// Figures.
     pub metrics: Metrics,
     /// Alarms.

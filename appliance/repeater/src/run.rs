@@ -334,6 +334,7 @@ async fn forward_hop(common: Common) -> anyhow::Result<()> {
         keyring: common.keyring.clone(),
         storage: common.storage.clone(),
         refusals: common.refusals.clone(),
+        time: common.time.clone(),
         seams: common.seams.clone(),
         metrics: common.metrics.clone(),
         alarms: common.alarms.clone(),

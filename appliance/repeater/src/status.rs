@@ -7,7 +7,6 @@ mod cameras;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -214,7 +213,7 @@ async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
         repeater: view.identity.clone(),
         now_ms: now.0,
         time: time.state,
-        time_error_ms: time.error.map(whole_ms),
+        time_error_ms: time.error_ms(),
         spool: SpoolStatus {
             used_bytes: look.space.used_bytes,
             capacity_bytes: look.space.capacity_bytes,
@@ -250,11 +249,6 @@ fn look(spool: &mut Spool) -> Result<Look, SpoolError> {
         logbook: (head.entries, head.hash.to_string()),
         unchecked_since: spool.unchecked_since(),
     })
-}
-
-/// Rounded up: a bound stays one.
-fn whole_ms(error: Duration) -> u64 {
-    u64::try_from(error.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 fn by_stage(count: impl Fn(Stage) -> u64) -> BTreeMap<&'static str, u64> {

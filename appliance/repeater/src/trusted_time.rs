@@ -1,5 +1,6 @@
 //! Whether this machine's clock is known to be right. Custody asks no clock, so a repeater without trusted time dials
-//! and pulls all the same, and says so: in its status, and in each contact's record.
+//! and pulls all the same, and says so: in its status, in its hello
+//! to each camera, and in each contact's record.
 //!
 //! chronyd is asked for the error that it reckons with now ([`chrony`]); the clock counts as right while that is within the
 //! bound of the configuration. Where no chronyd answers, systemd-timesyncd's mark is looked for, which it makes when it has
@@ -52,6 +53,16 @@ pub struct Known {
     pub state: TimeState,
     /// So far off at most; none where nobody says.
     pub error: Option<Duration>,
+}
+
+impl Known {
+    /// So many milliseconds off at most, rounded up: a bound stays one.
+    #[must_use]
+    pub fn error_ms(self) -> Option<u64> {
+        let whole =
+            |e: Duration| u64::try_from(e.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        self.error.map(whole)
+    }
 }
 
 /// What was asked last. Clones are the same.

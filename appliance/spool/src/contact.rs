@@ -89,7 +89,8 @@ pub struct ClockOffset {
     /// In milliseconds: positive where the camera is ahead.
     #[n(0)]
     pub offset_ms: i64,
-    /// So much it may be off either way, by the way that the question took.
+    /// So much it may be off either way, by the way that the question took, and by what the repeater's own clock may be
+    /// off, where that is known.
     #[n(1)]
     pub error_ms: u64,
 }

@@ -76,6 +76,7 @@ impl Repeater {
             key_list: Some(list.bytes().to_vec().into()),
             now: Time(0),
             docked: false,
+            now_error_ms: None,
         };
         control
             .send(&codec::encode_body(&Message::RepeaterHello(hello)).unwrap())

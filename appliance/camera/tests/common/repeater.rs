@@ -106,6 +106,7 @@ impl Repeater {
             key_list: key_list.map(|k| k.to_vec().into()),
             now: Time(1_900_000_000_000),
             docked,
+            now_error_ms: None,
         };
         control
             .send(&codec::encode_body(&Message::RepeaterHello(hello)).unwrap())

@@ -29,6 +29,7 @@ fn hellos(w: &World) -> Vec<(&'static str, Message)> {
         key_list: key_list.clone(),
         now: DAY,
         docked: true,
+        now_error_ms: None,
     };
     let camera = CameraHello {
         versions: vec![1, 2],
@@ -55,6 +56,10 @@ fn hellos(w: &World) -> Vec<(&'static str, Message)> {
         docked: false,
         ..repeater.clone()
     };
+    let vouched = RepeaterHello {
+        now_error_ms: Some(38),
+        ..repeater.clone()
+    };
     let unset = CameraHello {
         now: None,
         battery_percent: None,
@@ -66,6 +71,10 @@ fn hellos(w: &World) -> Vec<(&'static str, Message)> {
         (
             "repeater-hello without key list",
             Message::RepeaterHello(bare),
+        ),
+        (
+            "repeater-hello that says how far off its clock may be",
+            Message::RepeaterHello(vouched),
         ),
         ("camera-hello", Message::CameraHello(camera)),
         ("camera-hello, clock unset", Message::CameraHello(unset)),

@@ -25,6 +25,9 @@ pub struct RepeaterHello {
     /// Whether the camera is docked on the path that this session uses.
     #[n(5)]
     pub docked: bool,
+    /// By how many milliseconds `now` may be off, either way; none where nobody vouches for the repeater's clock.
+    #[n(6)]
+    pub now_error_ms: Option<u64>,
 }
 
 /// A camera's hello: who it is, proved by its device key over this connection's TLS exporter.

@@ -212,6 +212,7 @@ fn hello(m: &Message) -> (&'static str, Value) {
                 ("key_list", list(&h.key_list)),
                 ("now", json!(h.now.0)),
                 ("docked", json!(h.docked)),
+                ("now_error_ms", json!(h.now_error_ms)),
             ]),
         ),
         Message::CameraHello(h) => (

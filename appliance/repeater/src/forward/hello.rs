@@ -44,6 +44,7 @@ pub async fn greet(
         key_list: Some(ByteVec::from(keys)),
         now: hop.seams.clock.now(),
         docked: false,
+        now_error_ms: hop.time.look(&hop.seams.clock).error_ms(),
     });
     send.send(&codec::encode_body(&hello).map_err(|e| Ended::Broken(e.to_string()))?)
         .await?;

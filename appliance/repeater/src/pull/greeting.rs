@@ -54,6 +54,7 @@ pub async fn greet(hop: &Hop, peer: &Peer, docked: bool) -> Result<Greeted, Ende
         key_list: Some(ByteVec::from(keys.bytes().to_vec())),
         now: hop.seams.clock.now(),
         docked,
+        now_error_ms: hop.time.look(&hop.seams.clock).error_ms(),
     });
     let hello = codec::encode_body(&hello).map_err(|e| Ended::Broken(e.to_string()))?;
     let asked = hop.seams.clock.now();
@@ -90,9 +91,12 @@ pub async fn greet(hop: &Hop, peer: &Peer, docked: bool) -> Result<Greeted, Ende
 /// Its clock was read at some moment between the two hellos.
 fn meeting(hop: &Hop, hello: &CameraHello, asked: Time) -> Meeting {
     let answered = hop.seams.clock.now();
+    let own = hop.time.look(&hop.seams.clock);
     Meeting {
-        clock: hello.now.map(|now| offset(now, asked, answered)),
-        time_trusted: hop.time.look(&hop.seams.clock).state == TimeState::Synchronised,
+        clock: hello
+            .now
+            .map(|now| offset(now, (asked, answered), own.error_ms())),
+        time_trusted: own.state == TimeState::Synchronised,
         battery_percent: hello.battery_percent,
         charging: hello.charging,
         free_bytes: Some(hello.free_bytes),
@@ -101,13 +105,14 @@ fn meeting(hop: &Hop, hello: &CameraHello, asked: Time) -> Meeting {
     }
 }
 
-/// How far a clock that showed `now` is ahead of ours, given when it was asked and when it had answered.
-fn offset(now: Time, asked: Time, answered: Time) -> ClockOffset {
+/// How far a clock that showed `now` is ahead of ours, given when it was asked and when it had answered, and by how much
+/// ours may be off; where nobody knows, it is ahead of what ours shows.
+fn offset(now: Time, (asked, answered): (Time, Time), own_ms: Option<u64>) -> ClockOffset {
     let way = answered.0.saturating_sub(asked.0);
     let ms = |t: u64| i64::try_from(t).unwrap_or(i64::MAX);
     ClockOffset {
         offset_ms: ms(now.0).saturating_sub(ms(asked.0.saturating_add(way / 2))),
-        error_ms: way / 2 + 1,
+        error_ms: (way / 2 + 1).saturating_add(own_ms.unwrap_or_default()),
     }
 }
 
@@ -142,12 +147,14 @@ mod tests {
     fn a_clock_is_off_by_the_middle_of_the_way_and_no_surer_than_half_of_it() {
         let asked = Time(1_000_000);
         let said = |now, answered| {
-            let o = offset(Time(now), asked, Time(answered));
+            let o = offset(Time(now), (asked, Time(answered)), None);
             (o.offset_ms, o.error_ms)
         };
         assert_eq!(said(1_000_020, 1_000_040), (0, 21));
         assert_eq!(said(1_090_020, 1_000_040), (90_000, 21));
         assert_eq!(said(0, 1_000_000), (-1_000_000, 1));
         assert_eq!(said(u64::MAX, 999_000).1, 1, "ours stepped back");
+        let by_ours = offset(Time(1_000_020), (asked, Time(1_000_040)), Some(300));
+        assert_eq!((by_ours.offset_ms, by_ours.error_ms), (0, 321));
     }
 }
