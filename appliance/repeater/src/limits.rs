@@ -43,6 +43,11 @@ pub const PUT_OFF: (Duration, Duration) =
     (Duration::from_secs(60), Duration::from_secs(24 * 60 * 60));
 /// A digest that a camera does not have is asked for again after this: by then it has sent its next inventory.
 pub const NOT_HERE: Duration = Duration::from_secs(10);
+/// A segment for which its camera has receipts is pulled once a site has answered its offer, and so long after the
+/// camera's inventory: a receipt comes just after the answer.
+pub const SIGNED_SETTLES: Duration = Duration::from_secs(2);
+/// It is pulled where no site answers for so long.
+pub const SIGNED_WAIT: Duration = Duration::from_secs(600);
 /// Digests of one camera that are remembered as put off.
 pub const PUT_OFF_MOST: usize = 256;
 /// Cameras of which such digests are remembered.

@@ -43,6 +43,8 @@ pub struct PullTask {
     pub captured: Time,
     /// Bytes that are here already.
     pub prefix: u32,
+    /// Whether a site has answered the offer of its manifest: what it did not sign for then, it wants.
+    pub answered: bool,
 }
 
 /// A segment that is being pulled.
@@ -162,6 +164,7 @@ impl Spool {
                 continue;
             };
             let rec = self.books.recording_of(&row)?.row;
+            let manifest = self.books.manifest(&row.manifest)?;
             let prefix = self.partials.get(&digest).map_or(row.prefix, |p| p.offset);
             let recording = RecordingId {
                 camera: camera.clone(),
@@ -175,6 +178,7 @@ impl Spool {
                 class: rec.class,
                 captured: rec.captured,
                 prefix,
+                answered: manifest.is_some_and(|m| !m.answered.is_empty()),
             });
         }
         Ok(tasks)

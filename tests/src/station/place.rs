@@ -212,9 +212,18 @@ impl Bay<'_> {
 
     /// Serves on the dock's cable and on these other links, and announces itself there.
     pub fn serve_on(&mut self, others: &[&End]) {
+        self.serve_erasing("now", others);
+    }
+
+    /// The same, and keeps footage that has its receipts until it needs room.
+    pub fn serve_keeping(&mut self, others: &[&End]) {
+        self.serve_erasing("when-needed", others);
+    }
+
+    fn serve_erasing(&mut self, erase: &str, others: &[&End]) {
         let devices = others.iter().map(|end| end.device.as_str());
         let devices = devices.chain([self.wire.far.device.as_str()]);
-        let mut args = vec!["--erase", "now", "--announce"];
+        let mut args = vec!["--erase", erase, "--announce"];
         devices.for_each(|device| args.extend(["--link", device]));
         self.camera.serve_with(&args, FILTER);
     }

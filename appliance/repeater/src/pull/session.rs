@@ -4,6 +4,7 @@
 //! believed in nothing but what it signs: its serial by its device key over this connection, its footage by
 //! manifests. Whatever it does wrong ends its own session and no other.
 
+mod elsewhere;
 mod leaving;
 mod pulls;
 
@@ -39,6 +40,8 @@ use crate::discover::roster::{Reach, Seat, Standing};
 use crate::ended::Ended;
 use crate::notices::Notices;
 use crate::{limits, release};
+
+use elsewhere::Elsewhere;
 
 type Pull = JoinHandle<(PullTask, Outcome)>;
 
@@ -105,6 +108,10 @@ pub struct Session<'a> {
     /// What is not pulled again before that time.
     aside: HashMap<Digest, Instant>,
     paused_until: Option<Instant>,
+    /// What the camera says that sites have signed for.
+    elsewhere: Elsewhere,
+    /// What waits for their word, and until when it is not looked at.
+    signed: HashMap<Digest, Instant>,
     receipts_may_be_due: bool,
     /// Receipts sent on this session.
     receipts_sent: HashSet<Digest>,
@@ -202,6 +209,8 @@ impl Session<'_> {
             in_flight: HashSet::new(),
             aside: HashMap::new(),
             paused_until: None,
+            elsewhere: Elsewhere::nothing(hop.seams.clock.instant()),
+            signed: HashMap::new(),
             receipts_may_be_due: true,
             receipts_sent: HashSet::new(),
             first_held: Some(HashSet::new()),
@@ -308,6 +317,7 @@ impl Session<'_> {
         let inventory = Inventory::assemble(std::mem::take(&mut self.pages));
         let inventory = inventory.map_err(|e| Ended::Fault(format!("inventory: {e}")))?;
         let number = inventory.number();
+        self.elsewhere.listed(&inventory);
         if self.path.troubles.listed(&inventory) {
             self.hop.acquit(&self.camera.to_string());
         }

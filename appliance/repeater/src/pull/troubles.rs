@@ -176,6 +176,7 @@ mod tests {
             class: Class::Routine,
             captured: Time(0),
             prefix: 0,
+            answered: false,
         }
     }
 

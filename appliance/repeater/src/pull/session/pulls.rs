@@ -14,6 +14,7 @@ use spool::{PullTask, Reaction};
 use tracing::{debug, warn};
 
 use super::Session;
+use super::elsewhere::Found;
 use crate::commit::{Pulled, StorageError};
 use crate::ended::Ended;
 use crate::limits;
@@ -48,9 +49,11 @@ impl Session<'_> {
     /// Asks the ledger what to pull next. What went elsewhere meanwhile is not wanted when it is begun.
     async fn look_for_work(&mut self, now: Instant) -> Result<(), Ended> {
         self.aside.retain(|_, until| now < *until);
+        self.signed.retain(|_, until| now < *until);
         let (behind, not_yet) = self.path.troubles.behind(&self.camera, now);
         let skip: HashSet<Digest> = (self.in_flight.iter())
             .chain(self.aside.keys())
+            .chain(self.signed.keys())
             .copied()
             .collect();
         let camera = self.camera.clone();
@@ -58,12 +61,15 @@ impl Session<'_> {
         let wall = self.means.clock.now();
         let urgent_left = self.hop.permits.has_urgent_quota(&camera, wall);
         let weak = !self.reach.takes_routine();
-        let looked = self.hop.storage.ask(move |spool, now| {
+        let elsewhere = self.elsewhere.clone();
+        let looked = self.hop.storage.ask(move |spool, wall| {
             let with = |more: &[Digest]| skip.iter().chain(more).copied().collect::<HashSet<_>>();
-            let mut tasks = spool.next_pulls(&camera, limits::PULL_BATCH, &with(&behind), now)?;
-            if tasks.is_empty() && behind.len() > not_yet.len() {
-                tasks = spool.next_pulls(&camera, limits::PULL_BATCH, &with(&not_yet), now)?;
+            let at = (now, wall);
+            let mut found = elsewhere.next_pulls(spool, &camera, with(&behind), at)?;
+            if found.tasks.is_empty() && behind.len() > not_yet.len() {
+                found = elsewhere.next_pulls(spool, &camera, with(&not_yet), at)?;
             }
+            let Found { mut tasks, waits } = found;
             let held = spool.camera_bytes(&camera)?;
             let over_share = !pressure::may_hold(held, spool.space().capacity_bytes, crowded);
             // Urgent footage has its own reserve of the spool, within its quota, and comes first in these tasks.
@@ -73,9 +79,11 @@ impl Session<'_> {
                 // Whoever is heard badly slows everybody on the air: what can wait does.
                 _ => !over_share && !weak,
             });
-            Ok((tasks, over_share))
+            Ok((tasks, over_share, waits))
         });
-        let (tasks, over_share) = looked.await?;
+        let (tasks, over_share, waits) = looked.await?;
+        let until = self.elsewhere.look_again(now);
+        self.signed.extend(waits.into_iter().map(|d| (d, until)));
         self.hop.permits.wants(
             &self.camera,
             !tasks.is_empty() || !self.in_flight.is_empty(),
