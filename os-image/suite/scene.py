@@ -1,0 +1,108 @@
+"""What the cases share: a station with its archive, the suite's disk, and a guest that is set up once.
+
+The first guest boots the image as it comes from the factory, and is given its station's papers. Its disk is kept; every
+group begins from a copy, so that no group depends on what another did.
+"""
+
+import pathlib
+import subprocess
+
+from disk import sparse_copy, with_kernel
+from guest import Failed, Guest, until
+from station import Station, footage
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+# Footage by name. `long` takes some seconds over the simulated air, so that a camera can leave in the middle of a segment.
+FOOTAGE = {"short": footage(1, 3_000_000), "long": footage(2, 9_000_000), "last": footage(3, 2_000_000)}
+DISK_MIB = 1024
+
+
+class Scene:
+    """The suite's own state."""
+
+    def __init__(self, trees, args, work):
+        self.trees, self.work, self.seed, self.cache = trees, work, args.seed, args.cache
+        self.image, self.programs = args.image.resolve(), args.programs.resolve()
+        self.guest = None
+        self._station = self._factory = self._enrolled = None
+
+    @property
+    def station(self):
+        """The agency, the archive and the suite's disk."""
+        if self._station is None:
+            self._station = Station(self.trees, self.programs, self.work / "station")
+            self._station.make_disk(self.work / "suite.img", FOOTAGE)
+            self._station.open_archive()
+        return self._station
+
+    @property
+    def factory(self):
+        """The image's disk, with the kernel image `test`."""
+        if self._factory is None:
+            self._factory = self.work / "factory.img"
+            with_kernel(self.trees, self.image, "test", self._factory, DISK_MIB)
+        return self._factory
+
+    @property
+    def enrolled(self):
+        """A disk that has booted once, and has its station's papers."""
+        if self._enrolled is None:
+            guest = self.boot(self.factory, "first")
+            guest.wait_agent()
+            guest.run(". /run/suite/air.sh; enrol && sync")
+            self.rest()
+            self._enrolled = self.work / "first.img"
+        return self._enrolled
+
+    def newer_image(self, version):
+        """The same image under another version."""
+        made = self.work / f"image-{version}"
+        if not made.exists():
+            subprocess.run([HERE.parent / "build", "--out", made, "--cache", self.cache, "--programs", self.programs,
+                            "--version", version], check=True)
+        return made
+
+    def boot(self, disk, name, **options):
+        """Switches a guest on with a copy of a disk; the one before is switched off."""
+        self.rest()
+        _ = self.station
+        to = self.work / f"{name}.img"
+        if to != disk:
+            sparse_copy(disk, to)
+        self.guest = Guest(self.trees, self.work, to.name, "suite.img")
+        self.guest.start(**options)
+        return self.guest
+
+    def again(self, **options):
+        """Switches the same guest on again, with its disk as it is."""
+        self.guest.cut()
+        self.guest.start(**options)
+        return self.guest
+
+    def ready(self, seconds=90):
+        """Waits until the daemon serves."""
+        guest = self.guest
+        until("the daemon is ready", seconds, lambda: guest.ask("systemctl is-active repeaterd")[0] == 0)
+
+    def rest(self):
+        """Switches the guest off."""
+        if self.guest:
+            self.guest.cut()
+            self.guest = None
+
+    def close(self):
+        """Ends everything."""
+        self.rest()
+        if self._station:
+            self._station.close_archive()
+
+    def tell_trouble(self):
+        """Prints what a failed case leaves to read."""
+        if not self.guest:
+            return
+        print("--- console:", self.guest.console()[-2500:], sep="\n")
+        try:
+            print(self.guest.ask("systemctl --failed --no-legend; journalctl -b -p 5 -n 40 --no-pager -o short-monotonic", 20)[1])
+        except (Failed, OSError, AttributeError):
+            print("--- the guest does not answer")
