@@ -17,7 +17,7 @@ enrol() {
 }
 
 # radios COUNT: switches the air on; the first radio is the station's.
-radios() { insmod $suite/modules/mac80211_hwsim.ko radios="$1" && sleep 1; }
+radios() { modprobe mac80211 && insmod $suite/modules/mac80211_hwsim.ko radios="$1" && sleep 1; }
 
 # phy INTERFACE: the radio of an interface.
 phy() { echo "phy$(iw dev "$1" info | sed -n 's/^.*wiphy //p')"; }

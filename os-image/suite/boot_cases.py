@@ -15,7 +15,7 @@ def the_first_boot_makes_the_data_partition(scene):
     """Encrypted, on what the image leaves of the disk; everything else is read-only and verified."""
     guest = scene.boot(scene.factory, "factory-first")
     took = guest.wait_agent()
-    told = guest.run("findmnt -no SOURCE,FSTYPE,OPTIONS / /var; cryptsetup status data; cryptsetup isLuks "
+    told = guest.run("findmnt -no SOURCE,FSTYPE,OPTIONS /; findmnt -no SOURCE,FSTYPE,OPTIONS /var; cryptsetup status data; cryptsetup isLuks "
                      "/dev/disk/by-partlabel/repeater-data && echo LUKS; dmsetup table root")
     for word in ("/dev/mapper/data", "LUKS2", "erofs", "restart_on_corruption", "LUKS\n"):
         if word not in told:

@@ -19,7 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 LIB = HERE.parent / "lib.sh"
 
 # What a processor of an access point has, and no more: whatever else qemu would emulate makes the boot slower.
-CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+rdrand"
+CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand"
 
 # The data partition's key, for guests that have no TPM.
 KEY = b"a key of 32 bytes, for tests only"[:32]
@@ -146,9 +146,9 @@ class Guest:
         while True:
             line = self._line()
             words = line.split()
-            if len(words) in (2, 3) and words[0] == mark.encode():
-                out = base64.b64decode(words[2]).decode(errors="replace") if len(words) == 3 else ""
-                return int(words[1]), out
+            if words[:2] == [b"answer", mark.encode()]:
+                out = base64.b64decode(words[3]).decode(errors="replace") if len(words) == 4 else ""
+                return int(words[2]), out
 
     def _line(self):
         while b"\n" not in self.rest:

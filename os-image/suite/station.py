@@ -20,7 +20,7 @@ MODULES = ["kernel/drivers/net/wireless/virtual/mac80211_hwsim.ko"]
 
 CONFIG = f"""[identity]
 chain = "/etc/repeater/chain.pem"
-key = "/run/credentials/repeaterd.service/key.pem"
+key = "$CREDENTIALS_DIRECTORY/key.pem"
 trust = "/etc/repeater/trust.pem"
 crl = "/etc/repeater/crl.pem"
 key_list = "/etc/repeater/key-list.cose"
