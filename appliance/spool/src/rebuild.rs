@@ -111,9 +111,15 @@ fn reopened(spool: Spool) -> Result<Spool, SpoolError> {
     };
     take_its_place(&mut opening.folder)?;
     let mut loaded = Loaded::default();
-    let (ledger, _) = Ledger::open(&opening.folder, "ledger", &mut None, |k, v| {
+    let (ledger, mark) = Ledger::open(&opening.folder, "ledger", &mut None, |k, v| {
         loaded.read(k, v)
     })?;
+    // sled takes what it cannot read for what is not there; without rows every copy here would be nobody's.
+    let (incarnation, end) = (opening.logbook.incarnation(), opening.logbook.end());
+    if mark.is_none_or(|m| m.incarnation != incarnation || m.position != end) {
+        let what = "the rebuilt ledger is not as it was written";
+        return Err(SpoolError::Contradiction(what.into()));
+    }
     Ok(opening.into_spool(ledger, loaded))
 }
 

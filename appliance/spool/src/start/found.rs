@@ -75,11 +75,12 @@ pub(super) fn find_ledger(
         }
         return Ok(FoundLedger::Rebuild(why, last(known)));
     }
+    let empty = [Place::Segments, Place::Manifests]
+        .iter()
+        .all(|p| names_in(&folder.place(*p)).is_ok_and(|n| n.is_empty()));
+    let begun = !empty || folder.path("logbook").exists();
     if !used {
-        let empty = [Place::Segments, Place::Manifests]
-            .iter()
-            .all(|p| names_in(&folder.place(*p)).is_ok_and(|n| n.is_empty()));
-        if !empty || folder.path("logbook").exists() {
+        if begun {
             return Ok(FoundLedger::Rebuild("there is none".into(), Last::Unknown));
         }
         let ledger = Ledger::create(folder, "ledger")?;
@@ -94,7 +95,9 @@ pub(super) fn find_ledger(
         Ok((ledger, None)) => {
             drop(ledger);
             let why = "it was never committed to";
-            Ok(FoundLedger::Rebuild(why.into(), Last::Nothing))
+            // Or sled could not read it, and took it for an empty one.
+            let last = if begun { Last::Unknown } else { Last::Nothing };
+            Ok(FoundLedger::Rebuild(why.into(), last))
         }
         Err(e @ (SpoolError::Contradiction(_) | SpoolError::Ledger(_) | SpoolError::Io { .. })) => {
             Ok(FoundLedger::Rebuild(e.to_string(), last(known)))

@@ -42,6 +42,34 @@ fn with_history(world: &World, camera: &Camera) -> (Vec<LogbookHead>, [Footage; 
 }
 
 #[test]
+fn where_ledger_and_logbook_cannot_be_read_no_copy_goes_and_the_logbook_is_kept() {
+    let world = World::new();
+    let camera = world.camera("C1", 1);
+    let (_, footage) = with_history(&world, &camera);
+    // A disk that gives nothing back for a while: sled begins anew, and the logbook has no beginning.
+    fs::remove_dir_all(world.path("ledger")).unwrap();
+    fs::create_dir(world.path("ledger")).unwrap();
+    let mut old = fs::read(world.path("logbook")).unwrap();
+    old[..8].fill(0);
+    fs::write(world.path("logbook"), &old).unwrap();
+    let (spool, report) = world.start(9, false);
+    assert_eq!(report.orphans, 0, "{report}");
+    for f in &footage {
+        assert_eq!(stages(&spool, f), all(Stage::Held, f));
+        for digest in f.digests() {
+            assert_eq!(
+                spool.read_copy(&digest).unwrap(),
+                f.bytes_of(&digest).unwrap()
+            );
+        }
+    }
+    let says = "follows a logbook of which no head is known";
+    assert!(first_entry(&spool).starts_with(says));
+    assert!(alarm_codes(&spool).contains("logbook_damaged"));
+    assert_eq!(fs::read(world.path("logbook.damaged-1")).unwrap(), old);
+}
+
+#[test]
 fn a_tail_that_was_never_acknowledged_is_no_loss() {
     for rebuild in [false, true] {
         let world = World::new();
