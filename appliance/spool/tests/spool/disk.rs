@@ -59,15 +59,36 @@ fn on_a_small_disk() {
 mod small {
     use super::*;
 
-    /// Another program takes every byte that is free.
+    /// Another program takes every byte that is free: also what the file system has left of what it had put by for itself.
     fn fill(world: &World) -> std::path::PathBuf {
         let path = world.dir.path().join("other");
-        let mut other = fs::File::create(&path).unwrap();
-        while other.write_all(&[7; 4096]).is_ok() {}
-        drop(other);
+        for n in 0.. {
+            let part = if n == 0 {
+                path.clone()
+            } else {
+                path.with_extension(n.to_string())
+            };
+            let Ok(mut other) = fs::File::create(part) else {
+                break;
+            };
+            while other.write_all(&[7; 512]).is_ok() {}
+            let _ = other.sync_all(); // on a full disk
+            if other.metadata().unwrap().len() == 0 {
+                break;
+            }
+        }
         let stat = nix::sys::statvfs::statvfs(world.dir.path()).unwrap();
         assert_eq!(stat.blocks_available(), 0);
         path
+    }
+    /// It gives all of that back.
+    fn give_back(other: &std::path::Path) {
+        let dir = fs::read_dir(other.parent().unwrap()).unwrap();
+        for file in dir.map(|f| f.unwrap().path()) {
+            if file.file_stem() == other.file_stem() {
+                fs::remove_file(file).unwrap();
+            }
+        }
     }
     fn is_whole(spool: &Spool, footage: &Footage) {
         for digest in footage.digests() {
@@ -135,7 +156,7 @@ mod small {
             Some(Stage::Held)
         );
         assert!(spool.begin(&more.digest(0)).is_err());
-        fs::remove_file(other).unwrap();
+        give_back(&other);
         spool.reclaim(NOW).unwrap();
         assert_eq!(spool.gate(), Gate::Open);
         pull_all(&mut spool, &more);
