@@ -3,7 +3,7 @@
 //!
 //! Reading order: [`blocks`] is the record, [`image`] the cuts and the disk after one, [`disk`] the recorded file system;
 //! [`plan`] is the footage, [`driver`] the life that is recorded with what is [`left`] in it, [`check`] what must be true after it;
-//! [`mod@store`] is both for the archive's folder store. Here they are put together. Program `power-cut`; it needs root.
+//! [`mod@store`] is both for the archive's folder store; [`steps`] cuts the power at each step of the spool's essay. Here they are put together. Program `power-cut`; it needs root.
 //!
 //! A fault is a value that the driver passes to the spool's constructor ([`spool::Fault`]); the suite must notice each.
 
@@ -14,6 +14,7 @@ pub mod driver;
 pub mod image;
 pub mod left;
 pub mod plan;
+pub mod steps;
 pub mod store;
 
 use std::path::Path;
@@ -179,7 +180,11 @@ impl Recorded {
     #[must_use]
     pub fn survey(&self, until: Option<Instant>, first: bool) -> Outcome {
         let from = self.said.first().map_or(0, |(entry, _)| *entry);
-        let mut all = cuts(&self.log, from, PARTS, self.history.seed);
+        let all = cuts(&self.log, from, PARTS, self.history.seed);
+        self.survey_cuts(all, until, first)
+    }
+
+    fn survey_cuts(&self, mut all: Vec<Cut>, until: Option<Instant>, first: bool) -> Outcome {
         let of = all.len();
         let random = Random::seeded(self.history.seed);
         shuffle(&mut all, &random);

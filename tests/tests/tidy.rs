@@ -12,6 +12,8 @@
 
 #[path = "tidy/cargo_text.rs"]
 mod cargo_text;
+#[path = "tidy/essay.rs"]
+mod essay;
 #[path = "tidy/faults.rs"]
 mod faults;
 #[path = "tidy/markdown.rs"]

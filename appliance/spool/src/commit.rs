@@ -145,6 +145,7 @@ impl Spool {
         self.unsettled = true;
         self.sync_files(now)?;
         self.move_books(now)?;
+        self.done("commit 3");
         self.settle(now)
     }
 
@@ -197,6 +198,8 @@ impl Spool {
             folder.sync_path(path)?;
         }
         group.files.clear();
+        self.done("commit 1");
+        let Spool { folder, group, .. } = self;
         for (from, to) in &group.renames {
             if from.exists() {
                 folder.sync_path(from)?;
@@ -204,7 +207,16 @@ impl Spool {
             }
         }
         group.renames.clear();
-        folder.sync_directories()
+        folder.sync_directories()?;
+        self.done("commit 2");
+        Ok(())
+    }
+
+    /// A step of the essay is done, by what is not the start.
+    pub(crate) fn done(&self, step: &'static str) {
+        if self.started {
+            self.folder.faults.done(step);
+        }
     }
 
     /// A file whose sync failed is lost, whatever the page cache shows.
@@ -244,7 +256,9 @@ impl Spool {
             self.starved |= matches!(&e, SpoolError::Io { source, .. } if is_full(source));
             return Err(e);
         }
+        self.done("commit 4");
         self.sync_ledger()?;
+        self.done("commit 5");
         self.unlink_forgotten()?;
         // Room for the entries and receipts of what is now live; if there is none, nothing new is pulled.
         self.starved |= !self.books.logbook.reserve(self.books.totals.files)?;

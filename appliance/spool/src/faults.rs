@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use nix::sys::signal::{Signal, raise};
+
 /// One seeded fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -29,6 +31,8 @@ pub enum Fault {
     LogbookSyncFails,
     /// Reserving space for a segment fails as on a full disk.
     NoSpace,
+    /// The process is killed when it has done this step of the crate's essay.
+    DiesAfter(&'static str),
 }
 
 /// The faults of one spool.
@@ -50,5 +54,11 @@ impl Faults {
     #[must_use]
     pub fn has(&self, fault: Fault) -> bool {
         self.0.contains(&fault)
+    }
+    /// A step of the essay is done.
+    pub(crate) fn done(&self, step: &'static str) {
+        if self.has(Fault::DiesAfter(step)) {
+            let _ = raise(Signal::SIGKILL); // it does not return
+        }
     }
 }

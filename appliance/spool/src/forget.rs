@@ -212,9 +212,14 @@ impl Spool {
 
     /// Step 2, for the manifests whose rows are durably gone.
     pub(crate) fn unlink_forgotten(&mut self) -> Result<(), SpoolError> {
-        for digest in std::mem::take(&mut self.group.unlink) {
-            self.remove_manifest(&digest)?;
+        let gone = std::mem::take(&mut self.group.unlink);
+        if gone.is_empty() {
+            return Ok(());
         }
+        self.done("forget 1");
+        gone.iter()
+            .try_for_each(|digest| self.remove_manifest(digest))?;
+        self.done("forget 2");
         Ok(())
     }
 

@@ -32,29 +32,54 @@
 //!    anything else the boot is marked suspect, the process ends, and the next start reads everything again.
 //!
 //! # Procedures
-//! **Create** ([`Spool::begin`], [`Incoming`], [`Spool::finish`]): 1. the file is made and its length reserved;
-//! 2. chunks are written, hashed by a thread beside it, and the kernel is asked to write them early; 3. the digest is compared.
+//! Behind each step is the case of the suite `power-cut` that cuts the power when the step is done, with any part of what was
+//! not yet synced on the disk: `power-cut --step 'commit 4'`, or all of them with `--steps` (`tests/src/power_cut/steps.rs`).
 //!
-//! **Commit** ([`Spool::commit`]): 1. the data of segments and small files is synced; 2. small files get their
-//! names, directories are synced; 3. the books move; 4. the logbook is written and synced; 5. the ledger's
-//! batch is applied, flushed, and its file synced; 6. tokens are made.
+//! **Create** ([`Spool::begin`], [`Incoming`], [`Spool::finish`]):
+//! 1. the file is made and its length reserved (`create 1`);
+//! 2. chunks are written, hashed by a thread beside it, and the kernel is asked to write them early (`create 2`);
+//! 3. the digest is compared (`create 3`).
 //!
-//! **Receipt** ([`Spool::receipt`]): 1. it is staged; 2. the next commit writes it to the logbook, where room is
-//! reserved for one with each live segment; 3. segments with enough of them become Archived.
+//! **Commit** ([`Spool::commit`]):
+//! 1. the data of segments and small files is synced (`commit 1`);
+//! 2. small files get their names, directories are synced (`commit 2`);
+//! 3. the books move (`commit 3`);
+//! 4. the logbook is written and synced (`commit 4`);
+//! 5. the ledger's batch is applied, flushed, and its file synced (`commit 5`);
+//! 6. tokens are made (`commit 6`).
 //!
-//! **Release** ([`Spool::receipts_due`], [`Spool::released`]): 1. a camera is due every receipt that an archived
-//! segment of it carries; 2. what it says it has is Released at the next commit; 3. what it lists again is
-//! Archived again, and due.
+//! **Receipt** ([`Spool::receipt`]):
+//! 1. it is staged (`receipt 1`);
+//! 2. the next commit writes it to the logbook, where room is reserved for one with each live segment (`commit 4`);
+//! 3. segments with enough of them become Archived (`receipt 3`).
 //!
-//! **Reclaim** ([`Spool::reclaim`]): 1. a commit; 2. the longest archived are unlinked; 3. the directory is
-//! synced; 4. the rows go, with their logbook entry.
+//! **Release** ([`Spool::receipts_due`], [`Spool::released`]):
+//! 1. a camera is due every receipt that an archived segment of it carries (`release 1`);
+//! 2. what it says it has is Released at the next commit (`release 2`);
+//! 3. what it lists again is Archived again, and due (`release 3`).
 //!
-//! **Forget** (see `forget`): 1. the rows of a recording go that was released and erased, and of which nothing is here, and
-//! each of its manifests gets a row that says that its file is to go; 2. when that is durable the files are unlinked; 3. the next
-//! commit syncs their directory, and then those rows go.
+//! **Reclaim** ([`Spool::reclaim`]):
+//! 1. a commit (`reclaim 1`);
+//! 2. the longest archived are unlinked (`reclaim 2`);
+//! 3. the directory is synced (`reclaim 3`);
+//! 4. the rows go, with their logbook entry (`reclaim 4`).
 //!
-//! **Start-up** ([`Spool::open`]): see the essay of `start`, with the table of what is found and done; **recover**
-//! ([`Spool::recover`]): see `rebuild`.
+//! **Forget** (see `forget`):
+//! 1. the rows of a recording go that was released and erased, and of which nothing is here, and each of its manifests gets a
+//!    row that says that its file is to go (`forget 1`);
+//! 2. when that is durable the files are unlinked (`forget 2`);
+//! 3. the next commit syncs their directory, and then those rows go (`forget 3`).
+//!
+//! **Start-up** ([`Spool::open`]; the essay of `start` has the table of what is found and done):
+//! 1. the folder is locked, its format checked, its file system synced (`start-up 1`);
+//! 2. on a suspect boot the logbook is read again from the disk (`start-up 2`);
+//! 3. the stored key list counts (`start-up 3`);
+//! 4. the ledger is opened and compared with its sum, or derived anew (`start-up 4`);
+//! 5. what files and logbook know beyond it is entered (`start-up 5`);
+//! 6. rows and files are compared (`start-up 6`);
+//! 7. all that is made durable (`start-up 7`).
+//!
+//! **Recover** ([`Spool::recover`]): see `rebuild`.
 //!
 //! # Power cuts
 //! The suite `power-cut` (`tests/src/power_cut.rs`) records every block write of a life of the spool on ext4 and XFS, cuts

@@ -123,6 +123,7 @@ impl Spool {
         } else {
             self.barrier(now)?;
         }
+        self.done("reclaim 1");
         let excess = self.used_bytes().saturating_sub(self.marks.low_bytes);
         let excess = if self.starved {
             excess.max(self.capacity_bytes / 100)
@@ -152,6 +153,7 @@ impl Spool {
             done.bytes += bytes;
         }
         self.settle(now)?;
+        self.done("reclaim 4");
         if self.folder.faults.has(Fault::ReclaimRowFirst) {
             self.unlink(&gone)?;
         }
@@ -187,7 +189,10 @@ impl Spool {
     fn unlink(&mut self, gone: &[(Digest, u64)]) -> Result<(), SpoolError> {
         gone.iter()
             .try_for_each(|(digest, _)| self.folder.unlink_segment(digest))?;
-        self.folder.sync_directories()
+        self.done("reclaim 2");
+        self.folder.sync_directories()?;
+        self.done("reclaim 3");
+        Ok(())
     }
 
     fn forget_copy(&mut self, digest: &Digest) -> Result<(), SpoolError> {

@@ -137,6 +137,8 @@ pub struct Spool {
     /// A commit did not come through: nothing new is to be told or given out until one does.
     pub(crate) unsettled: bool,
     pub(crate) manifest_bytes: u64,
+    /// The start is over.
+    pub(crate) started: bool,
     /// See [`Options::ledger_bytes`].
     pub(crate) ledger_bytes: u64,
     pub(crate) scrub: crate::scrub::Cursor,

@@ -18,6 +18,10 @@
 //! | missing: row, no file, or one of another length | Held goes back to Announced, with an alarm; others lose the mark that bytes are here |
 //! | orphan: file, no row that vouches for it | removed: nothing was ever said of it; after a rebuild that met a damaged manifest, kept under another name |
 //! | junk: a name that is no digest | left alone, named in the log |
+//!
+//! 7. what was mended is made durable by a barrier, and only then the mark of a suspect boot goes.
+//!
+//! At each of these steps, by the name `start-up` and its number, the power is cut: see the crate's essay.
 
 mod found;
 
@@ -211,6 +215,7 @@ impl Opening {
             again: Vec::new(),
             unsettled: false,
             manifest_bytes: 0,
+            started: false,
             ledger_bytes,
             scrub,
             opened: now,
@@ -262,6 +267,7 @@ impl Spool {
             faults,
         } = options;
         let mut folder = Folder::open(&dir, &suspect_dir, faults)?;
+        folder.faults.done("start-up 1");
         renew::remove(&folder)?;
         let mut report = StartReport {
             suspect: folder.is_suspect(),
@@ -273,7 +279,9 @@ impl Spool {
         if report.suspect {
             rebuild = Some("the boot is suspect: a sync failed".into());
             crate::rebuild::renew_logbook(&mut folder)?;
+            folder.faults.done("start-up 2");
         }
+        folder.faults.done("start-up 3");
         let found = find_ledger(&folder, rebuild)?;
         let quick = matches!(found, FoundLedger::Good(..));
         let (logbook, broken) = succession::open(&mut folder, found.last(), quick, (fresh, now))?;
@@ -290,12 +298,14 @@ impl Spool {
         };
         let (mut spool, end, copies) =
             found.open(opening, broken.as_ref(), &mut report, &mut alarms)?;
+        spool.folder.faults.done("start-up 4");
         spool.unlink_forgotten()?;
         // A rebuild has begun it already.
         match broken.filter(|_| quick) {
             None => spool.follow_logbook(end, &mut report)?,
             Some(broken) => spool.begin_logbook(&broken, &mut report, &mut alarms)?,
         }
+        spool.folder.faults.done("start-up 5");
         // What was read of the rows holds where nothing has changed them since.
         let copies = copies.filter(|_| report.entries_replayed == 0);
         spool.cross_check(copies, &mut report)?;
@@ -304,7 +314,10 @@ impl Spool {
         for (code, subject, what) in alarms {
             spool.raise(code, &subject, &what, now);
         }
+        spool.folder.faults.done("start-up 6");
         spool.settle_start(&given, &mut report, now)?;
+        spool.folder.faults.done("start-up 7");
+        spool.started = true;
         Ok((spool, report))
     }
 

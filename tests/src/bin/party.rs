@@ -1,5 +1,5 @@
 //! Becomes the party that its first argument names: `party:repeaterd`, `party:bodycam`, `party:archive`,
-//! `party:agency`, or one of the suites' own: `party:spool-driver`, `party:spool-check`,
+//! `party:agency`, or one of the suites' own: `party:spool-driver`, `party:spool-steps`, `party:spool-check`,
 //! `party:store-driver`, `party:store-check`; `party:traced party:NAME` becomes that party once it is traced, and
 //! `party:under PROGRAM` any program. The scenarios start every party as
 //! this program, which dies with the thread that started it.
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         "spool-driver" => tests::power_cut::driver::main(&words(&args)),
         "store-driver" => tests::power_cut::store::main(&words(&args)),
         "store-check" => tests::power_cut::store::check(&words(&args)),
+        "spool-steps" => tests::power_cut::steps::main(&words(&args)),
         "spool-check" => tests::power_cut::check::main(&words(&args)),
         "under" => tests::process::under(&args),
         other => {

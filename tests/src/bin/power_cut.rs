@@ -3,7 +3,8 @@
 //! `power-cut --full [HISTORIES]` looks at every cut of so many histories on each file system (default 3), and at every
 //! seeded fault. `power-cut --seconds N --shard S --at-least M` looks at as many cuts of history S as fit, half of them on
 //! each file system, and at one seeded fault; fewer than M cuts are a failure. `power-cut --fault NAME [--shard S]` looks at
-//! one seeded fault, in up to three histories from S on.
+//! one seeded fault, in up to three histories from S on; `power-cut --step NAME` at a power cut when that step of the spool's
+//! essay is done, `--steps` at all of them.
 
 #![allow(clippy::unwrap_used, reason = "a suite")]
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use spool::Fault;
 use tests::power_cut::disk::{FileSystem, missing};
 use tests::power_cut::driver::FAULTS;
+use tests::power_cut::steps::{STEPS, look_at};
 use tests::power_cut::{History, Outcome, Subject, record};
 use tests::wait::now;
 
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
     let good = match words.as_slice() {
         ["--full"] => full(3),
         ["--full", histories] => full(histories.parse().unwrap()),
+        ["--steps"] => all_steps(),
+        ["--step", name] => steps(name, 0),
         ["--fault", name] => notices(named(name), 0, None),
         ["--fault", name, "--shard", shard] => notices(named(name), shard.parse().unwrap(), None),
         ["--seconds", seconds, "--shard", shard, "--at-least", least] => shard_of(
@@ -41,7 +45,8 @@ fn main() -> ExitCode {
         ),
         _ => {
             eprintln!(
-                "power-cut --full [HISTORIES] | --seconds N --shard S --at-least M | --fault NAME [--shard S]"
+                "power-cut --full [HISTORIES] | --seconds N --shard S --at-least M | --steps | --step NAME | \
+                 --fault NAME [--shard S]"
             );
             return ExitCode::from(64);
         }
@@ -68,6 +73,7 @@ fn full(histories: u64) -> bool {
             of += outcome.of;
         }
     }
+    good &= all_steps();
     for fault in FAULTS {
         good &= notices(fault, 0, None);
     }
@@ -91,6 +97,7 @@ fn shard_of(time: Duration, shard: u64, least: usize) -> bool {
         tried += outcome.tried;
         of += outcome.of;
     }
+    good &= steps(STEPS[usize::try_from(shard).unwrap() % STEPS.len()], shard);
     let fault = FAULTS[usize::try_from(shard).unwrap() % FAULTS.len()];
     good &= notices(fault, shard, until(20));
     println!("power-cut: {tried} of {of} cases, shard {shard}");
@@ -135,6 +142,28 @@ fn cut(subject: Subject, fs: FileSystem, seed: u64, until: Option<Instant>) -> O
         );
     }
     outcome
+}
+
+fn all_steps() -> bool {
+    // Every one is looked at, also after one broke a promise.
+    let broken = STEPS.iter().filter(|step| !steps(step, 0));
+    broken.count() == 0
+}
+
+/// Whether a power cut at a step of the spool's essay breaks no promise, on each file system.
+fn steps(step: &str, seed: u64) -> bool {
+    FileSystem::ALL.into_iter().fold(true, |good, fs| {
+        let outcome = look_at(step, fs, seed);
+        let (tried, broken) = (outcome.tried, outcome.broken.len());
+        println!(
+            "power-cut: {step} on {}: {tried} cuts, {broken} broke a promise",
+            fs.name()
+        );
+        for broken in outcome.broken.iter().take(10) {
+            println!("power-cut: {:?}: {}", broken.cut, broken.wrong[0]);
+        }
+        good && broken == 0 && tried > 0
+    })
 }
 
 /// Whether a seeded fault is noticed, on one of the file systems, in one of three histories.

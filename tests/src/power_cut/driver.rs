@@ -17,7 +17,9 @@ use nix::sys::signal::{Signal, raise};
 use protocol::custody::Stage;
 use protocol::ids::Digest;
 use serde_json::{Value, json};
-use spool::{Contact, Durable, Fault, Faults, Meeting, Options, Spool, SpoolError};
+use spool::{
+    Committed, Contact, Durable, Fault, Faults, LogbookHead, Meeting, Options, Spool, SpoolError,
+};
 
 use super::disk::set_beacon;
 use super::left;
@@ -93,6 +95,12 @@ impl Diary {
             said: said.lines().count() as u64,
             beacon: (beacon.into(), offset.parse().unwrap()),
         }
+    }
+
+    /// How often it was told something.
+    #[must_use]
+    pub fn said(&self) -> u64 {
+        self.said
     }
 
     /// Writes down what the world was told, then the beacon.
@@ -171,6 +179,18 @@ pub(crate) fn open(plan: &Plan, folder: &Path, dir: &Path, faults: Faults) -> Sp
         .0
 }
 
+/// What a commit lets the world be told.
+pub(crate) fn told(done: &Committed, head: &LogbookHead) -> Value {
+    let names =
+        |list: &[Durable]| -> Vec<String> { list.iter().map(|d| d.digest().to_string()).collect() };
+    json!({
+        "held": names(&done.held), "archived": names(&done.archived),
+        "released": names(&done.released),
+        "entries": head.entries, "hash": head.hash.to_string(),
+        "incarnation": format!("{:?}", head.incarnation),
+    })
+}
+
 impl Driver {
     fn below(&self, n: usize) -> usize {
         below(&self.random, n)
@@ -197,16 +217,7 @@ impl Driver {
 
     fn commit(&mut self) -> Result<(), SpoolError> {
         let done = self.spool.commit(NOW)?;
-        let names = |list: &[Durable]| -> Vec<String> {
-            list.iter().map(|d| d.digest().to_string()).collect()
-        };
-        let head = self.spool.logbook_head();
-        self.diary.say(&json!({
-            "held": names(&done.held), "archived": names(&done.archived),
-            "released": names(&done.released),
-            "entries": head.entries, "hash": head.hash.to_string(),
-            "incarnation": format!("{:?}", head.incarnation),
-        }));
+        self.diary.say(&told(&done, &self.spool.logbook_head()));
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -28,9 +29,8 @@ use crate::wait::eventually;
 const RECORDINGS: [usize; 3] = [300_000, 120_000, 5_000];
 /// The same where room is made: in segments as large as they may be, for few calls.
 const MANY: [usize; 2] = [6_000_000, 1_500_000];
-/// The smallest spool there may be, in which that is above the high watermark, and what is left of it.
+/// The smallest spool there may be, in which that is above the high watermark, and all of it above the low one.
 const SMALL: &str = "capacity_bytes = 67108864\nhigh_percent = 10\nlow_percent = 1";
-const LEFT_BYTES: u64 = 67_108_864 / 100;
 /// By then everything has arrived, or the case failed.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Nobody listens there.
@@ -357,9 +357,8 @@ impl Place {
             let empty = s.lost == 0 && s.released == s.next_recording && s.recordings.is_empty();
             let status = empty.then(|| repeater.try_status()).flatten()?;
             let spool = &status["spool"];
-            let used = spool["used_bytes"].as_u64();
-            let roomy = self.spool.is_empty() || used.is_some_and(|used| used <= LEFT_BYTES);
-            (spool["outstanding"] == 0 && spool["unaccounted"] == 0 && roomy).then_some(None)
+            let open = spool["gate"] == "open";
+            (spool["outstanding"] == 0 && spool["unaccounted"] == 0 && open).then_some(None)
         })
     }
 }
@@ -370,7 +369,9 @@ fn stop(repeater: &mut Repeater<'_>) -> Option<ExitStatus> {
         repeater.daemon().signal(Signal::SIGTERM);
     }
     let how = repeater.daemon().ended(PATIENCE);
-    (!how.success()).then_some(how)
+    // It may have been ready, with nothing to do, and not yet have come to handle signals: then this was a kill.
+    let killed = how.signal() == Some(Signal::SIGTERM as i32);
+    (!how.success() && !killed).then_some(how)
 }
 
 fn copy(from: &Path, to: &Path) {
