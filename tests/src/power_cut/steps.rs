@@ -136,12 +136,12 @@ pub fn main(args: &[String]) -> ExitCode {
     };
     life.diary.say(&json!({"opened": true}));
     life.first().unwrap();
+    // The folder is locked: it is let go of before it is opened again.
+    life.spool = open(&life.plan, &folder, &folder.join("between"), Faults::none());
     if step == "start-up 2" {
         std::fs::create_dir_all(folder.join("run")).unwrap();
         std::fs::write(folder.join("run/spool.suspect"), "a sync failed\n").unwrap();
     }
-    // The folder is locked: it is let go of before it is opened again.
-    life.spool = open(&life.plan, &folder, &folder.join("between"), Faults::none());
     let dies = Faults::of(&[Fault::DiesAfter(step)]);
     life.spool = open(&life.plan, &folder, &dir, dies);
     life.diary.say(&json!({"opened": true}));
