@@ -4,6 +4,10 @@
 //! The clock starts before the cable's far end is switched on, which is when the dock has its carrier, and stops when the
 //! repeater's status has header and segment as Held or beyond. A third of a second of it is the segment's own way
 //! over the cable. Nobody tells the repeater where a camera is; it serves at the port that the protocol names for docks.
+//!
+//! Then a shift change ([`forty`]), and an officer who only walks past, as the station's case of that name plays it.
+
+mod forty;
 
 use std::net::Ipv6Addr;
 
@@ -14,10 +18,11 @@ use tests::station::netns::missing;
 use tests::station::place::{Bay, Place};
 use tests::station::{Plan, Station};
 use tests::stations::FOUND;
+use tests::stations::crowd::walk;
 use tests::wait::{LONG, eventually, now};
 
 use crate::figures::{Figures, Target, quantile};
-use crate::options::Docking;
+use crate::options::{Docking, Scene};
 
 const SEGMENT_BYTES: usize = 4 << 20;
 const MBIT: u64 = 100;
@@ -26,11 +31,28 @@ const BAYS: u32 = 8;
 /// A header and a segment.
 const ITEMS: u64 = 2;
 
-/// Docks so often.
+/// Plays what is asked for.
 pub(crate) fn measure(options: &Docking, figures: &mut Figures) -> Result<()> {
     if let Some(what) = missing() {
         bail!("docking needs root and what is missing here: {what}");
     }
+    if options.wants(Scene::Docks) {
+        dock(options.dockings, figures);
+    }
+    if options.wants(Scene::Forty) {
+        forty::measure(figures)?;
+    }
+    if options.wants(Scene::Walking) {
+        let walked = walk();
+        let share = walked.pulled as f64 / walked.raw as f64;
+        let target = Target::AtLeast(0.85);
+        figures.put("walking_past_of_raw", share, "", target);
+    }
+    Ok(())
+}
+
+/// Docks so often.
+fn dock(times: u32, figures: &mut Figures) {
     let station = Station::new(Plan {
         cameras: BAYS,
         ..Plan::default()
@@ -45,7 +67,7 @@ pub(crate) fn measure(options: &Docking, figures: &mut Figures) -> Result<()> {
     }
     let repeater = place.repeater(FOUND);
     let mut times_s = Vec::new();
-    for n in 0..options.dockings {
+    for n in 0..times {
         let bay = &bays[(n % BAYS) as usize];
         if n >= BAYS {
             bay.camera.seal(&footage(u64::from(n), SEGMENT_BYTES), &[]);
@@ -67,5 +89,4 @@ pub(crate) fn measure(options: &Docking, figures: &mut Figures) -> Result<()> {
     ] {
         figures.put(name, quantile(times_s.clone(), q), "s", target);
     }
-    Ok(())
 }

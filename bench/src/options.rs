@@ -170,7 +170,29 @@ pub struct Docking {
     /// How often a camera is docked
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub dockings: u32,
+    /// Measure only these
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "check")]
+    pub only: Vec<Scene>,
     /// What every bench takes.
     #[command(flatten)]
     pub common: Common,
+}
+
+impl Docking {
+    /// Whether a scene is to be played.
+    #[must_use]
+    pub fn wants(&self, scene: Scene) -> bool {
+        self.only.is_empty() || self.only.contains(&scene)
+    }
+}
+
+/// What `bench docking` consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scene {
+    /// One camera after another is docked
+    Docks,
+    /// Forty cameras at once behind one uplink, and then idle
+    Forty,
+    /// An officer who only walks past
+    Walking,
 }

@@ -13,7 +13,7 @@ use crate::station::{Plan, Station, raw};
 use crate::wait::{LONG, eventually, now};
 
 /// Cameras of a large site.
-const FORTY: u32 = 40;
+pub const FORTY: u32 = 40;
 /// Nobody waits longer for its first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
 
@@ -58,7 +58,7 @@ pub fn shift_change() {
     let repeater = place.repeater(FOUND);
     let begin = place.space.all_received();
     cameras.iter().for_each(Bay::plug);
-    let (waits, shares) = watch(&place.space, &ports, &begin, sealed);
+    let (waits, shares) = watch(&place.space, &ports, &begin, sealed, || {});
     let longest = waits.into_iter().max().unwrap_or_default();
     let fair = jain(&shares);
     println!("stations: shift-change: first byte after {longest:?} at most, Jain {fair:.3}");
@@ -70,12 +70,16 @@ pub fn shift_change() {
 }
 
 /// What each port brings: how long it was from its greeting to its first byte of footage, and its share between the
-/// moment at which all were greeted and that at which half of all had come.
-fn watch(
+/// moment at which all were greeted and that at which half of all had come. At each look `also` is done.
+///
+/// # Panics
+/// Where half of all does not come.
+pub fn watch(
     space: &Namespace,
     ports: &[&str],
     begin: &BTreeMap<String, u64>,
     total: u64,
+    mut also: impl FnMut(),
 ) -> (Vec<Duration>, Vec<u64>) {
     // A handshake with its certificates is more than the one, and everything before the first segment less than the other.
     const GREETED: u64 = 6_000;
@@ -84,6 +88,7 @@ fn watch(
     let mut waits = vec![None; ports.len()];
     let mut all_greeted = None;
     let shares = eventually("half of all has come", LONG * 2, || {
+        also();
         let (seen, at) = (space.all_received(), now());
         let of = |port: &&str| seen[*port].saturating_sub(begin[*port]);
         let come: Vec<u64> = ports.iter().map(of).collect();
@@ -106,11 +111,38 @@ fn watch(
     (waits.collect(), since.collect())
 }
 
+/// What came of an officer who walked past.
+#[derive(Clone, Copy, Debug)]
+pub struct Walked {
+    /// Bytes pulled in all contacts.
+    pub pulled: u64,
+    /// What one raw stream brings in as many.
+    pub raw: u64,
+    /// Segments that are whole.
+    pub ended: u64,
+}
+
 /// Five seconds of contact at 8 Mbit/s, ten times: what comes over is most of what one QUIC stream brings that is opened
 /// as soon as there is a link; and segments are ended, not begun again.
 ///
 /// Fails where finding the camera takes a second, and where what was begun is pulled from its first byte again.
 pub fn walking_past() {
+    let Walked { pulled, raw, ended } = walk();
+    let share = pulled * 100 / raw;
+    println!("stations: walking-past: {pulled} bytes, {share} % of {raw}");
+    assert!(
+        share >= 85,
+        "{pulled} bytes in all contacts, {raw} in raw ones"
+    );
+    assert!(
+        ended >= (pulled >> 22).saturating_sub(4),
+        "{ended} segments ended of {pulled} bytes"
+    );
+}
+
+/// Walks past, ten times.
+#[must_use]
+pub fn walk() -> Walked {
     const CONTACT: Duration = Duration::from_secs(5);
     const TIMES: u64 = 10;
     let station = Station::new(Plan::default());
@@ -141,16 +173,9 @@ pub fn walking_past() {
         air.reach(false);
         std::thread::sleep(Duration::from_secs(2));
     }
-    let pulled = repeater.counted("repeater_pulled_bytes_total");
-    let share = pulled * 100 / (raw * TIMES);
-    println!("stations: walking-past: {pulled} bytes, {share} % of {TIMES} times {raw}");
-    assert!(
-        share >= 85,
-        "{pulled} bytes in {TIMES} contacts, {raw} in a raw one"
-    );
-    let ended = repeater.held().saturating_sub(1);
-    assert!(
-        ended >= (pulled >> 22).saturating_sub(4),
-        "{ended} segments ended of {pulled} bytes"
-    );
+    Walked {
+        pulled: repeater.counted("repeater_pulled_bytes_total"),
+        raw: raw * TIMES,
+        ended: repeater.held().saturating_sub(1),
+    }
 }
