@@ -3,6 +3,8 @@
 
     python3 tests/taken_out.py [WORDS OF A RULE]
 
+A rule of the target `stations` is tried with a case of that suite, which needs root.
+
 Works on a copy of the committed tree in a temporary folder, with a target folder beside it, so that the tree
 itself is never touched. A rule whose test passes without it, or that does not build, is a failure. The last line is
 `N of M rules: each test fails without its line`, and the exit code says whether all were caught.
@@ -21,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def run(tree, rule, env):
     """`failed`, `passed`, `did not build` or `no such test`."""
+    if rule["target"] == "stations":
+        return run_case(tree, rule["test"].removeprefix("stations "), env)
     where = ["--lib"] if rule["target"] == "lib" else ["--test", rule["target"]]
     command = ["cargo", "test", "--locked", "--release", "--workspace", *where, "--", rule["test"]]
     done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=1200)
@@ -30,6 +34,20 @@ def run(tree, rule, env):
     if re.search(rf"test .*{re.escape(rule['test'])} \.\.\. FAILED", done.stdout):
         return "failed"
     return "passed" if re.search(rf"test .*{re.escape(rule['test'])} \.\.\. ok", done.stdout) else "no such test"
+
+
+def run_case(tree, case, env):
+    """The same of a case of the stations; as root, with the programs that it starts."""
+    build = ["cargo", "build", "--locked", "--release", "--workspace", "--bins"]
+    done = subprocess.run(build, cwd=tree, env=env, capture_output=True, text=True, timeout=2400)
+    if done.returncode:
+        print(done.stderr[-2000:], file=sys.stderr)
+        return "did not build"
+    stations = Path(env["CARGO_TARGET_DIR"]) / "release" / "stations"
+    done = subprocess.run([stations, "--case", case], env=env, capture_output=True, text=True, timeout=600)
+    if re.search(rf"^stations: {re.escape(case)}: FAILED", done.stdout, re.M):
+        return "failed"
+    return "passed" if done.returncode == 0 else "no such test"
 
 
 def main():

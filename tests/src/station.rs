@@ -9,6 +9,7 @@ pub mod announcement;
 pub mod netns;
 pub mod place;
 pub mod port;
+pub mod radio;
 pub mod raw;
 pub mod wire;
 

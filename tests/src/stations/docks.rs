@@ -1,10 +1,13 @@
-//! Docks: a cable goes in, comes out in the middle of a segment, goes in again; an interface gets its name late.
+//! Docks: a cable goes in, comes out in the middle of a segment, goes in again; an interface gets its name late, and docks
+//! are ports of a bridge.
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::FOUND;
 use crate::footage::footage;
-use crate::station::place::Place;
+use crate::station::place::{Bay, Place};
 use crate::station::{Plan, Station};
 use crate::wait::{LONG, eventually, throughout, until};
 
@@ -122,5 +125,55 @@ pub fn interface_renamed() {
     bay.wire.near.rename(&wanted);
     bay.wire.near.set(true);
     station.wait_all_released(&[&bay.camera], &repeater);
+    station.assert_footage_is_whole(&place.site);
+}
+
+/// Two docks are ports of a bridge, which alone has an address: who is at which is told by the port behind which its
+/// hardware address is, and a cable that is pulled takes its own camera away and no other.
+///
+/// Fails where a bridge's port is asked for echoes itself, and where a neighbour's bridge is taken for its dock.
+pub fn dock_bridged() {
+    let station = Station::new(Plan {
+        cameras: 2,
+        ..Plan::default()
+    });
+    let place = Place::new(&station);
+    place.space.ip(&["link", "add", "joined", "type", "bridge"]);
+    place.space.ip(&["link", "set", "dev", "joined", "up"]);
+    let mut bays = [place.bay(1), place.bay(2)];
+    let mut found = "mdns = false\nwan = [\"wan*\"]\n".to_owned();
+    for bay in &mut bays {
+        let near = &bay.wire.near.device;
+        for end in [&bay.wire.near, &bay.wire.far] {
+            end.space.ip(&["addr", "flush", "dev", &end.device]);
+        }
+        place
+            .space
+            .ip(&["link", "set", "dev", near, "master", "joined"]);
+        let n = bay.camera.n;
+        found += &format!("[[discover.dock]]\ninterface = \"{near}\"\nbay = \"A{n}\"\n");
+        bay.camera.seal(&footage(u64::from(n), mib(2)), &[]);
+        bay.serve_silently();
+    }
+    let repeater = place.repeater(&found);
+    bays.iter().for_each(Bay::plug);
+    let bay_of = |n: usize| {
+        let status = repeater.status();
+        let all = status["cameras"].as_array().unwrap().clone();
+        let of = |c: &&Value| c["serial"] == bays[n].camera.serial;
+        let camera = all.iter().find(of)?;
+        camera["path"]["bay"].as_str().map(str::to_owned)
+    };
+    let cameras = [&bays[0].camera, &bays[1].camera];
+    station.wait_all_released(&cameras, &repeater);
+    assert_eq!(bay_of(0).as_deref(), Some("A1"));
+    assert_eq!(bay_of(1).as_deref(), Some("A2"));
+    bays[0].pull();
+    until("the first is away", || bay_of(0).is_none());
+    assert_eq!(bay_of(1).as_deref(), Some("A2"), "so is the other");
+    bays[0].camera.seal(&footage(3, mib(1)), &[]);
+    bays[0].plug();
+    station.wait_all_released(&cameras, &repeater);
+    assert_eq!(bay_of(0).as_deref(), Some("A1"));
     station.assert_footage_is_whole(&place.site);
 }

@@ -9,9 +9,10 @@ use crate::footage::footage;
 use crate::station::air::{Air, Quality};
 use crate::station::place::{Bay, Place};
 use crate::station::port::{Port, Supplicant};
+use crate::station::radio::Radio;
 use crate::station::wire::End;
 use crate::station::{Plan, STATION, Station};
-use crate::wait::{LONG, eventually, throughout};
+use crate::wait::{LONG, eventually, throughout, until};
 
 fn identity() -> String {
     format!("{STATION}-1")
@@ -149,5 +150,49 @@ pub fn near_far_near() {
         asks.wait_connected();
         station.wait_all_released(&[&bay.camera], &repeater);
     }
+    station.assert_footage_is_whole(&place.site);
+}
+
+/// A camera at the edge of the yard is heard badly: its urgent footage comes, and what can wait waits until it is heard
+/// well; and again when it walks away.
+///
+/// Fails where routine footage is pulled whatever hostapd says of the signal.
+pub fn signal() {
+    const URGENT: u64 = 2;
+    let station = Station::new(Plan::default());
+    let place = Place::new(&station);
+    let mut bay = place.bay(1);
+    bay.camera.seal(&footage(1, mib(2)), &[]);
+    bay.camera.seal(&footage(2, mib(1)), &["--class", "urgent"]);
+    let quality = Quality {
+        delay: Duration::from_millis(3),
+        mbit: 30,
+        ..Quality::default()
+    };
+    let air = Air::new("ap", &place.space, &bay.space, quality);
+    place.give_addresses(air.near(), air.far());
+    let port = Port::new(&station, &bay.wire.near, &identity());
+    let radio = Radio::new(&port.sockets(), &air.near().device, air.far().mac(), -80);
+    bay.serve_on(&[air.far()]);
+    let repeater = place.repeater(&(FOUND.to_owned() + &watched(&port, air.near(), "wireless")));
+    air.plug();
+    let takes_routine = || repeater.status()["cameras"][0]["path"]["takes_routine"].as_bool();
+    until("the urgent one is here", || repeater.held() >= URGENT);
+    until("it is heard badly", || takes_routine() == Some(false));
+    throughout("what can wait waits", Duration::from_secs(5), || {
+        repeater.held() == URGENT
+    });
+    radio.hear(-60);
+    station.wait_all_released(&[&bay.camera], &repeater);
+    let pulled = || repeater.counted("repeater_pulled_bytes_total");
+    let before = pulled();
+    radio.hear(-76);
+    until("it is heard badly again", || takes_routine() == Some(false));
+    bay.camera.seal(&footage(3, mib(1)), &[]);
+    throughout("what can wait waits again", Duration::from_secs(5), || {
+        pulled() == before
+    });
+    radio.hear(-60);
+    station.wait_all_released(&[&bay.camera], &repeater);
     station.assert_footage_is_whole(&place.site);
 }

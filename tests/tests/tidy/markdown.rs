@@ -97,12 +97,18 @@ pub(crate) fn markers(block: &str) -> Vec<(String, String)> {
     found
 }
 
-/// A test is a scenario file (`outage`), a test function, or both (`outage::drains`); a suite is a program of the
+/// A test is a scenario file (`outage`), a test function, both (`outage::drains`), or a case of the stations
+/// (`stations dock`); a suite is a program of the
 /// package `tests` (`power-cut`); a bench is a file of the bench package, and what follows `/` one of the figures it
 /// prints.
 pub(crate) fn proof_exists(rust: &[Source], kind: &str, name: &str) -> bool {
     let stem = |f: &Source| Path::new(&f.path).file_stem().is_some_and(|s| s == name);
     match kind {
+        "test" if name.starts_with("stations ") => {
+            let case = name.replacen("stations ", "case(\"", 1) + "\",";
+            let suite = |f: &&Source| f.path == "tests/src/stations.rs";
+            rust.iter().filter(suite).any(|f| f.text.contains(&case))
+        }
         "test" => {
             let (of, func) = name.rsplit_once("::").unwrap_or(("", name));
             let home = |f: &&Source| of.split("::").all(|p| f.path.contains(p));
