@@ -21,6 +21,9 @@ LIB = HERE.parent / "lib.sh"
 # What a processor of an access point has, and no more: whatever else qemu would emulate makes the boot slower.
 CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand"
 
+# The board's own id, by which its secrets are bound to it.
+BOARD = "5b0c6a3e-1f0d-4e0b-9c56-2f6f3a8f7d11"
+
 # The data partition's key, for guests that have no TPM.
 KEY = b"a key of 32 bytes, for tests only"[:32]
 
@@ -87,7 +90,7 @@ class Guest:
         at = "/mnt/guest"
         command = [
             "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35,accel=tcg", "-cpu", CPU, "-m", "640",
-            "-smp", "1", "-rtc", "base=utc", "-device", "virtio-rng-pci",
+            "-smp", "1", "-uuid", BOARD, "-rtc", "base=utc", "-device", "virtio-rng-pci",
             "-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
             "-drive", f"if=pflash,format=raw,file={at}/vars.fd",
             *(drive or ["-drive", f"file={at}/{self.disk},format=raw,if=none,id=system,cache=writeback"]),
