@@ -49,7 +49,7 @@ serve() {
 seal() {
   mkdir -p "$cameras/$1"
   # shellcheck disable=SC2046 # words
-  $suite/bin/bodycam seal $(papers "$1") "$suite/footage/$2"
+  $suite/bin/bodycam seal $(papers "$1") "$suite/footage/$2" 2>/run/cameras/seal.log
 }
 
 status() { $suite/bin/bodycam status --store "$cameras/$1/store" --json; }

@@ -79,7 +79,7 @@ def production_takes_no_credentials(scene):
     with open(disk, "r+b") as file:
         file.truncate(1 << 30)
     guest = scene.boot(disk, "production")
-    until("the machine restarts", 150, lambda: guest.process.poll() is not None)
+    until("the machine restarts", 90, lambda: guest.process.poll() is not None)
     console = guest.console()
     if "repeater-data.service" not in console:
         raise Failed("the console does not say why it restarts")
@@ -103,7 +103,7 @@ def a_damaged_root_leads_back_to_the_version_before(scene):
             file.seek(start + at)
             file.write(bytes(4096))
     guest = scene.boot(disk, "slots", restart=True)
-    took = guest.wait_agent(240)
+    took = guest.wait_agent(150)
     running = guest.run("sed -n 's/^IMAGE_VERSION=//p' /etc/os-release; tr ' ' '\\n' </proc/cmdline | grep repeater.version")
     if f"={version}" in running:
         raise Failed(f"running: {running}")
