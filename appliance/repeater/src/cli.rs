@@ -1,4 +1,4 @@
-//! The command line of `repeaterd`: run, check, status, cameras, clear, verify, recover, gate. Exit codes are those of sysexits.h.
+//! The command line of `repeaterd`: run, check, status, cameras, clear, verify, recover, gate, doctor. Exit codes are those of sysexits.h.
 
 mod cameras;
 
@@ -104,6 +104,8 @@ enum Command {
         #[arg(long)]
         address: Option<std::net::SocketAddr>,
     },
+    /// Look for what keeps this station from its work, and say how each is mended. Exits with 1 where something is bad.
+    Doctor(Page),
     /// Show what the running daemon does.
     Status(Page),
     /// Show where each camera is, how far it is, and when it was met last.
@@ -178,6 +180,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             };
             gate::gate(&c, how).map_err(|e| complain(&e, UNAVAILABLE))
         }),
+        Command::Doctor(page) => Ok(crate::doctor::doctor(&page.config, page.json, page.address)),
         Command::Status(page) => look(&page, status),
         Command::Cameras(page) => look(&page, list_cameras),
     };

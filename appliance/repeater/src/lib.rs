@@ -34,6 +34,7 @@ pub mod status;
 pub mod trusted_time;
 
 mod cli;
+mod doctor;
 mod gate;
 mod recover;
 mod run;

@@ -151,6 +151,8 @@ pub const CHRONY: Duration = Duration::from_secs(16);
 /// See [`CHRONY`].
 pub const CHRONY_ANSWER: Duration = Duration::from_secs(1);
 
+/// How long a diagnosis waits for an archive's endpoint.
+pub const DOCTOR: Duration = Duration::from_secs(5);
 /// How often the health gate looks.
 pub const GATE_LOOK: Duration = Duration::from_secs(1);
 /// How often the service manager is told how this daemon is, at most; and until it is ready.

@@ -124,14 +124,18 @@ impl Asker {
     /// Asks again and again. Never returns.
     pub async fn ask_always(self) {
         loop {
-            let said = tokio::time::timeout(limits::CHRONY_ANSWER, self.ask()).await;
-            let said = said.ok().and_then(Result::ok);
-            self.told.send_replace(said);
+            self.ask_once().await;
             tokio::time::sleep(limits::CHRONY).await;
         }
     }
 
-    /// Asks once. A socket of its own, connected: the system tells at once where nobody listens, and only from there
+    /// Asks once, and tells who looks.
+    pub async fn ask_once(&self) {
+        let said = tokio::time::timeout(limits::CHRONY_ANSWER, self.ask()).await;
+        self.told.send_replace(said.ok().and_then(Result::ok));
+    }
+
+    /// One question. A socket of its own, connected: the system tells at once where nobody listens, and only from there
     /// comes an answer.
     ///
     /// # Errors

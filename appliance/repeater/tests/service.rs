@@ -112,6 +112,56 @@ fn a_boot_is_good_once_a_running_daemon_commits_probes_and_not_without_one() {
     );
 }
 
+#[test]
+fn the_doctor_names_what_is_bad_with_its_mend_and_fails_only_then() {
+    let station = station("");
+    let daemon = Daemon::start(&station.config);
+    let ask = |config: &Path| {
+        let mut command = Command::new(REPEATERD);
+        command.args(["doctor", "--json", "--address", &daemon.address]);
+        let done = command.arg("--config").arg(config).output().unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        (
+            done.status.code(),
+            said["findings"].as_array().unwrap().clone(),
+        )
+    };
+    let (code, found) = ask(&station.config);
+    let of = |about: &str, found: &[serde_json::Value]| {
+        let found = found.iter().find(|f| f["about"] == about);
+        found.unwrap_or_else(|| panic!("no {about}")).clone()
+    };
+    assert_eq!(code, Some(0), "{found:?}");
+    for about in ["config", "certificates", "disk", "daemon"] {
+        assert_ne!(of(about, &found)["state"], "bad", "{found:?}");
+    }
+    // Nobody listens there; footage is kept, so it is none of this machine's faults.
+    assert_eq!(of("archive", &found)["state"], "notice");
+
+    let text = std::fs::read_to_string(&station.config).unwrap();
+    let socket = "[[discover.hostapd]]\nsocket = \"nowhere/wlan0\"\nkind = \"wireless\"\n";
+    let broken = station.folder.path().join("broken.toml");
+    std::fs::write(
+        &broken,
+        text.replace("repeaters/trial-1/key", "nowhere") + socket,
+    )
+    .unwrap();
+    let (code, found) = ask(&broken);
+    assert_eq!(code, Some(1));
+    for about in ["certificates", "hostapd"] {
+        let finding = of(about, &found);
+        assert_eq!(finding["state"], "bad");
+        assert!(
+            finding["what"].as_str().unwrap().contains("nowhere"),
+            "{finding}"
+        );
+        assert!(finding["mend"].is_string(), "{finding}");
+    }
+    std::fs::write(&broken, "colour = 1").unwrap();
+    let (code, found) = ask(&broken);
+    assert_eq!((code, found.len()), (Some(1), 1));
+}
+
 fn storage(station: &Station, clock: &Clock) -> Storage {
     let agency = station.folder.path().join("agency");
     let roots = std::fs::read(agency.join("trust.pem")).unwrap();
