@@ -210,6 +210,11 @@ impl Ledger {
         (self.db, self.file) = (Some(db), file);
         // The batch that met the full disk is in it, or is not: its sum is the one that its mark says.
         let mark: Option<MarkRow> = self.get(&mark_key())?;
+        // sled takes what it cannot read for what is not there.
+        if mark.is_none() && self.sum != 0 {
+            let what = "it was opened again, and has no rows";
+            return Err(SpoolError::Contradiction(what.into()));
+        }
         self.sum = mark.map_or(0, |m| u128::from_be_bytes(m.sum));
         Ok(())
     }

@@ -89,6 +89,28 @@ fn a_batch_that_met_a_full_disk_and_came_to_it_all_the_same_counts_once() {
     assert_eq!(keys(&ledger, b"p"), ["pa", "pb"].map(Vec::from));
 }
 
+#[test]
+fn a_ledger_that_is_opened_again_and_has_no_rows_is_not_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(dir.path());
+    let mut ledger = Ledger::create(&folder, "ledger").unwrap();
+    ledger.put(b"pa".to_vec(), &1u8);
+    ledger.sync(&folder, mark()).unwrap();
+    // What sled cannot read is to it as if it were not there.
+    let path = folder.path("ledger");
+    for file in std::fs::read_dir(&path).unwrap() {
+        let file = file.unwrap().path();
+        if file.is_file() {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+    let opened = ledger.reopen(&folder);
+    assert!(
+        matches!(opened, Err(SpoolError::Contradiction(_))),
+        "{opened:?}"
+    );
+}
+
 /// Always, and as a daemon has it.
 const ALWAYS: Due = Due {
     least_bytes: 0,
