@@ -96,6 +96,8 @@ pub(crate) struct Model {
     pub(super) moved: BTreeSet<Item>,
     pub(super) untold: BTreeSet<Item>,
     pub(crate) announced: BTreeSet<usize>,
+    /// Recordings that were ever announced.
+    pub(super) seen: BTreeSet<usize>,
     /// One more than the last recording that was ever announced.
     pub(crate) next_recording: usize,
     pub(crate) ends: Ends,
@@ -166,6 +168,7 @@ impl Model {
             moved: BTreeSet::new(),
             untold: BTreeSet::new(),
             announced: BTreeSet::new(),
+            seen: BTreeSet::new(),
             next_recording: 0,
             ends: Ends::default(),
             durable_ends: Ends::default(),
@@ -206,7 +209,13 @@ impl Model {
 
     fn act(&mut self, step: &Step) {
         match *step {
-            Step::Announce(n) => self.announce(n),
+            Step::Announce(n) => {
+                let again = !self.announced.contains(&n) && self.seen.contains(&n);
+                self.announce(n);
+                if again {
+                    self.commit();
+                }
+            }
             Step::Pull(n) => items_of(n).for_each(|item| self.pull(item, true)),
             Step::PullOne(item) => self.pull(item, true),
             Step::Lie(item) => self.pull(item, false),
@@ -330,6 +339,7 @@ impl Model {
         if self.announced.insert(n) {
             self.moved.extend(items_of(n));
         }
+        self.seen.insert(n);
         self.next_recording = self.next_recording.max(n + 1);
         Model::enter_rows(&mut self.told, &self.announced);
         self.sheet_came(n);
