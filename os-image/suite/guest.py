@@ -134,14 +134,16 @@ class Guest:
             channel.connect(str(self.folder / "agent"))
         except OSError:
             return False
-        channel.settimeout(5)
+        channel.settimeout(1)
         self.channel, self.rest = channel, b""
         return True
 
     def _greet(self):
+        """Whether the guest has said that it is ready. Nothing is sent before: firmware and boot loader would take it for
+        keys."""
         try:
-            return self.run("echo here", seconds=3) == "here\n"
-        except (OSError, Failed):
+            return self._line().strip().endswith(b"ready")
+        except OSError:
             return False
 
     def ask(self, script, seconds=60):

@@ -23,6 +23,7 @@ class Scene:
 
     def __init__(self, trees, args, work):
         self.trees, self.work, self.seed, self.cache = trees, work, args.seed, args.cache
+        self.check = args.check
         self.image, self.programs = args.image.resolve(), args.programs.resolve()
         self.guest = None
         self._station = self._factory = self._enrolled = None
@@ -84,6 +85,12 @@ class Scene:
         """Waits until the daemon serves."""
         guest = self.guest
         until("the daemon is ready", seconds, lambda: guest.ask("systemctl is-active repeaterd")[0] == 0)
+
+    def target(self, met, told):
+        """What a case measured; with `--check` a target that is missed fails it."""
+        if not met and self.check:
+            raise Failed(told)
+        return told if met else f"{told} (target missed)"
 
     def rest(self):
         """Switches the guest off."""
