@@ -112,10 +112,10 @@ class Record:
         return [index for index, (_, _, flags, _) in enumerate(self.entries) if flags & FLUSH]
 
     def after_cut(self, base, to, moment, seed):
-        """The disk after a power cut right before entry `moment`, made of the disk as it was before the record began."""
+        """The disk after a power cut right before entry `moment` is done, from the disk as it was before the record."""
         chance = random.Random(seed)
         sparse_copy(base, to)
-        last = max((f for f in self.flushes() if f <= moment), default=-1)
+        last = max((f for f in self.flushes() if f < moment), default=-1)
         loose = list(range(last + 1, moment))
         kept = set(chance.sample(loose, chance.randint(0, len(loose))))
         order = list(range(last + 1)) + chance.sample(sorted(kept), len(kept))
