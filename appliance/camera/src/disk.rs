@@ -101,7 +101,7 @@ pub(crate) fn temporary(path: &Path) -> PathBuf {
 /// Replaces a file so that either the old or the new is there after a power cut: durable on return.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     write_whole(path, bytes)?;
-    sync_folder(path.parent().unwrap_or(Path::new(".")))
+    sync_folder(folder_of(path))
 }
 
 /// The same for what must go on when the disk is full: gives up the ballast and tries once more.
@@ -115,6 +115,14 @@ pub(crate) fn replace_for_sure(path: &Path, bytes: &[u8], ballast: &Path) -> Res
     }
 }
 
+/// The folder that a name is in; of a name alone, the one that this process is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), DiskError> {
     File::open(path)
@@ -125,7 +133,7 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), DiskError> {
 /// Makes a folder, and its name durable; its being there already is fine.
 pub(crate) fn make_folder(path: &Path) -> Result<(), DiskError> {
     match fs::create_dir(path) {
-        Ok(()) => sync_folder(path.parent().unwrap_or(Path::new("."))),
+        Ok(()) => sync_folder(folder_of(path)),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(at("make", path)(e)),
     }
@@ -134,7 +142,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), DiskError> {
 /// Makes a folder that must not be there yet, and its name durable.
 pub(crate) fn make_new_folder(path: &Path) -> Result<(), DiskError> {
     fs::create_dir(path).map_err(at("make", path))?;
-    sync_folder(path.parent().unwrap_or(Path::new(".")))
+    sync_folder(folder_of(path))
 }
 
 /// Reads a file of at most `limit` bytes; none where there is none.
@@ -186,6 +194,14 @@ pub(crate) fn list(path: &Path) -> Result<Vec<(String, u64)>, DiskError> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_folder_without_a_path_is_made_where_the_process_is() {
+        for (path, folder) in [("camera", "."), ("a/camera", "a"), ("/camera", "/")] {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder));
+        }
+        sync_folder(folder_of(Path::new("camera"))).unwrap();
+    }
 
     #[test]
     fn a_name_means_a_whole_file() {

@@ -115,7 +115,7 @@ impl Record {
         let file = options.open(path).map_err(at("open", path))?;
         if new {
             file.sync_all().map_err(at("sync", path))?;
-            disk::sync_folder(path.parent().unwrap_or(Path::new(".")))?;
+            disk::sync_folder(disk::folder_of(path))?;
         }
         Ok(Record {
             file,
