@@ -324,3 +324,8 @@ fn files_in(
     let entries = fs::read_dir(place).at(place)?;
     Ok(entries.filter_map(move |entry| next(entry).transpose()))
 }
+
+/// Whether a folder can be read and has no files.
+pub(crate) fn is_empty(place: &Path) -> bool {
+    files_in(place).is_ok_and(|mut files| files.next().is_none())
+}

@@ -144,7 +144,7 @@ impl Spool {
             return Ok(Vec::new());
         };
         let prefix = rows::key(tag::PULL, &[&number.to_be_bytes()]);
-        let mut tasks = Vec::new();
+        let (mut tasks, mut answered_of) = (Vec::new(), None);
         for item in self
             .books
             .ledger
@@ -164,7 +164,15 @@ impl Spool {
                 continue;
             };
             let rec = self.books.recording_of(&row)?.row;
-            let manifest = self.books.manifest(&row.manifest)?;
+            // Neighbours in the queue are mostly of one manifest.
+            let answered = match answered_of {
+                Some((manifest, answered)) if manifest == row.manifest => answered,
+                _ => {
+                    let manifest = self.books.manifest(&row.manifest)?;
+                    manifest.is_some_and(|m| !m.answered.is_empty())
+                }
+            };
+            answered_of = Some((row.manifest, answered));
             let prefix = self.partials.get(&digest).map_or(row.prefix, |p| p.offset);
             let recording = RecordingId {
                 camera: camera.clone(),
@@ -178,7 +186,7 @@ impl Spool {
                 class: rec.class,
                 captured: rec.captured,
                 prefix,
-                answered: manifest.is_some_and(|m| !m.answered.is_empty()),
+                answered,
             });
         }
         Ok(tasks)

@@ -9,7 +9,7 @@ use crate::folder::{Folder, Place, remove};
 use crate::ledger::{Ledger, Mark};
 use crate::load::Loaded;
 use crate::logbook::Position;
-use crate::mend::names_in;
+use crate::mend::is_empty;
 use crate::spool::Spool;
 use crate::succession::{Broken, Last};
 
@@ -75,12 +75,14 @@ pub(super) fn find_ledger(
         }
         return Ok(FoundLedger::Rebuild(why, last(known)));
     }
-    let empty = [Place::Segments, Place::Manifests]
-        .iter()
-        .all(|p| names_in(&folder.place(*p)).is_ok_and(|n| n.is_empty()));
-    let begun = !empty || folder.path("logbook").exists();
+    // Looked up where no row tells: a good ledger's start lists no files for it.
+    let begun = || {
+        let empty = |place: &Place| is_empty(&folder.place(*place));
+        let footage = ![Place::Segments, Place::Manifests].iter().all(empty);
+        footage || folder.path("logbook").exists()
+    };
     if !used {
-        if begun {
+        if begun() {
             return Ok(FoundLedger::Rebuild("there is none".into(), Last::Unknown));
         }
         let ledger = Ledger::create(folder, "ledger")?;
@@ -96,7 +98,11 @@ pub(super) fn find_ledger(
             drop(ledger);
             let why = "it was never committed to";
             // Or sled could not read it, and took it for an empty one.
-            let last = if begun { Last::Unknown } else { Last::Nothing };
+            let last = if begun() {
+                Last::Unknown
+            } else {
+                Last::Nothing
+            };
             Ok(FoundLedger::Rebuild(why.into(), last))
         }
         Err(e @ (SpoolError::Contradiction(_) | SpoolError::Ledger(_) | SpoolError::Io { .. })) => {
