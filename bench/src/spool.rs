@@ -21,7 +21,7 @@ use crate::parties::Agency;
 use crate::parts::{self, Part, SEGMENT_BYTES};
 use crate::process::Yard;
 
-pub(crate) use store::{run, start};
+pub(crate) use store::{rebuild, run, start};
 
 /// What a process of this bench is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ struct Churned {
     longest_ms: f64,
 }
 
-/// What opening it again took.
+/// What opening it again took, as it is or with a ledger derived anew.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Started {
     ready_s: f64,
@@ -85,12 +85,15 @@ pub(crate) fn measure(options: &Spool, figures: &mut Figures) -> Result<()> {
     let raw = parts::measure_disk(&yard, raw_segments, 3)?;
     let taken: Taken = ask(&yard, "spool", &job)?;
     let started: Started = ask(&yard, "spool-start", &job)?;
+    let rebuilt: Started = ask(&yard, "spool-rebuild", &job)?;
     figures.say(
         "segments",
         &format!("{} of {} B", options.segments, options.bytes_each()),
     );
     tell_rates(options, &raw, &taken, figures);
     tell_size(options, (&taken, &started), figures);
+    figures.put("spool_rebuild", rebuilt.ready_s, "s", Target::AtMost(60.0));
+    figures.put("spool_rebuild_peak", rebuilt.peak_mib, "MiB", Target::None);
     Ok(())
 }
 

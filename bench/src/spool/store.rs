@@ -10,7 +10,9 @@ use anyhow::{Result, ensure};
 use link::clock::Clock;
 use link::random::Random;
 use protocol::custody::Stage;
-use protocol::ids::{Digest, RecordingId, SiteId, StoreEpoch};
+use protocol::identity::Trust;
+use protocol::ids::{Digest, RecordingId, SiteId, StoreEpoch, Time};
+use protocol::keylist::KeyList;
 use protocol::limits::RECEIPT_SEGMENTS;
 use protocol::receipt::{self, Receipt, Verdict};
 
@@ -59,7 +61,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
     let script = Script::make(&job, &papers, 0, clock.now())?;
     // What the script itself takes is not the store's.
     let before_mib = Usage::of(std::process::id())?.peak_mib;
-    let (spool, _) = open(&job, &papers, &clock)?;
+    let (spool, _) = open(&job, &papers, &clock, Spool::open)?;
     let (commits_ms, picks_us, put_picks_us) = (Vec::new(), Vec::new(), Vec::new());
     let mut bench = Bench {
         clock,
@@ -119,10 +121,19 @@ pub(crate) fn run(job: &str) -> Result<()> {
 
 /// The hidden part: opens what [`run`] has left.
 pub(crate) fn start(job: &str) -> Result<()> {
+    timed_start(job, Spool::open)
+}
+
+/// The hidden part: derives the ledger of it anew, from files, manifests and logbook.
+pub(crate) fn rebuild(job: &str) -> Result<()> {
+    timed_start(job, Spool::recover)
+}
+
+fn timed_start(job: &str, how: Opener) -> Result<()> {
     let job: Job = serde_json::from_str(job)?;
     let (clock, papers) = (Clock::system(), Papers::load(&job.agency)?);
     let began = clock.instant();
-    let (spool, report) = open(&job, &papers, &clock)?;
+    let (spool, report) = open(&job, &papers, &clock, how)?;
     let ready_s = clock.instant().duration_since(began).as_secs_f64();
     eprintln!("{report}");
     ensure!(
@@ -137,7 +148,10 @@ pub(crate) fn start(job: &str) -> Result<()> {
     Ok(())
 }
 
-fn open(job: &Job, papers: &Papers, clock: &Clock) -> Result<(Spool, ::spool::StartReport)> {
+type Opened = (Spool, ::spool::StartReport);
+type Opener = fn(Options, Trust, KeyList, Time) -> Result<Opened, ::spool::SpoolError>;
+
+fn open(job: &Job, papers: &Papers, clock: &Clock, how: Opener) -> Result<Opened> {
     let each = u64::from(job.segment_bytes).next_multiple_of(4096) + 1024;
     let bytes = u64::from(job.segments) * each + (64 << 20);
     let suspect = job.dir.with_extension("run");
@@ -153,7 +167,7 @@ fn open(job: &Job, papers: &Papers, clock: &Clock) -> Result<(Spool, ::spool::St
         suspect,
         Random::system().bytes(),
     );
-    Ok(Spool::open(
+    Ok(how(
         options,
         papers.trust.clone(),
         papers.keys.clone(),
