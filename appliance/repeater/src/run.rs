@@ -1,8 +1,10 @@
 //! The daemon's whole life, top to bottom: open the spool, start the storage thread, the two hops and the page, wait
-//! for a signal, and stop in reverse order within [`limits::STOP_DEADLINE`].
+//! for a signal, and stop in reverse order within [`limits::STOP_DEADLINE`]. Where the ledger has to be derived anew, it has
+//! two such lives: one over the spool for what comes meanwhile, one over the spool that has all.
+
+mod opening;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,11 +18,10 @@ use link::seams::Seams;
 use link::service::{Given, Manager};
 use link::socket::SocketOptions;
 use link::tasks::{Tasks, current_thread, stop_signal};
-use protocol::identity::{Role, Trust};
-use protocol::keylist::KeyList;
-use protocol::pressure::{self, Watermarks};
-use spool::{Faults, Spool};
-use tokio::sync::mpsc;
+use protocol::identity::Role;
+use protocol::pressure;
+use spool::{Opened, Spool};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::alarms::Alarms;
@@ -35,6 +36,9 @@ use crate::pull::permits::Permits;
 use crate::pulse::Pulses;
 use crate::trusted_time::{self, Asker, TrustedTime};
 use crate::{alarms, control, discover, forward, limits, pull, status};
+
+use opening::{End, Parts, beside_a_rebuild, ended, open_spool};
+pub(crate) use opening::{key_list, spool_options};
 
 /// Exit code for a disk that cannot be believed (sysexits EX_IOERR).
 const IO_ERROR: u8 = 74;
@@ -66,10 +70,36 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     let seams = Seams::system();
     let keyring = Keyring::new(Credentials::load(&config.credentials, Role::Repeater)?);
     let keys = key_list(&config.key_list, &keyring.current().trust)?;
+    let parts = Parts {
+        config,
+        seams,
+        keyring,
+        page: Arc::default(),
+    };
+    match open_spool(&parts, keys)? {
+        Opened::Ready(spool, report) => {
+            info!("spool: {report}");
+            ended(live(&parts, *spool, None)?)
+        }
+        Opened::Rebuilds(rebuild) => beside_a_rebuild(&parts, *rebuild),
+    }
+}
+
+/// The daemon over one spool, until a signal, an error, or, where it waits for one, the end of a rebuild.
+fn live(
+    parts: &Parts,
+    spool: Spool,
+    rebuilt: Option<oneshot::Receiver<()>>,
+) -> anyhow::Result<End> {
+    let Parts {
+        config,
+        seams,
+        keyring,
+        ..
+    } = parts.clone();
     let metrics = Metrics::new().context("registering metrics")?;
     let alarms = Alarms::new(metrics.clone());
     let notices = Notices::default();
-    let spool = open_spool(&config, &seams, &keyring, keys)?;
     let (storage, storage_thread) = Storage::start(
         spool,
         seams.clock.clone(),
@@ -96,7 +126,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     };
     let pull_thread = thread("pull", common.clone(), pull_hop)?;
     let forward_thread = thread("forward", common.clone(), forward_hop)?;
-    let code = current_thread(serve(&common, asker)).map_err(anyhow::Error::from);
+    let end = current_thread(serve(parts, &common, asker, rebuilt)).map_err(anyhow::Error::from);
     // However it ended: the hops wait for this.
     common.tasks.cancel();
     // Where it was never made there is none; one that is left is taken for a dead daemon's.
@@ -117,63 +147,12 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     info!("stopped");
     // The last barrier, too, may have failed.
     let failed = common.storage.fatal().borrow().is_some();
-    code.and_then(|code| code)
-        .map(|code| if failed { IO_ERROR.into() } else { code })
-}
-
-pub(crate) fn key_list(path: &Path, trust: &Trust) -> anyhow::Result<KeyList> {
-    let bytes = std::fs::read(path)
-        .with_context(|| format!("cannot read the key list {}", path.display()))?;
-    KeyList::verify(bytes.into(), trust.root_keys()).with_context(|| {
-        format!(
-            "the key list {} is refused; fetch it again from the agency",
-            path.display()
-        )
+    let end = end.and_then(|end| end)?;
+    Ok(if failed {
+        End::Exit(IO_ERROR.into())
+    } else {
+        end
     })
-}
-
-/// What a spool is opened with, by the configuration.
-pub(crate) fn spool_options(config: &Config, seams: &Seams) -> anyhow::Result<spool::Options> {
-    let dir = &config.spool_dir;
-    let capacity = match config.capacity_bytes {
-        Some(bytes) => bytes,
-        None => {
-            let fs = nix::sys::statvfs::statvfs(dir)
-                .with_context(|| format!("cannot measure {}", dir.display()))?;
-            fs.blocks().saturating_mul(fs.fragment_size())
-        }
-    };
-    let part = |percent: u64| capacity / 100 * percent;
-    Ok(spool::Options {
-        dir: dir.clone(),
-        capacity_bytes: capacity,
-        marks: Watermarks {
-            high_bytes: part(config.percent.high),
-            low_bytes: part(config.percent.low),
-            urgent_bytes: part(config.percent.urgent),
-        },
-        suspect_dir: config.suspect_dir.clone(),
-        fresh: seams.random.bytes(),
-        ledger_bytes: spool::limits::LEDGER_BYTES,
-        faults: Faults::none(),
-    })
-}
-
-fn open_spool(
-    config: &Config,
-    seams: &Seams,
-    keyring: &Keyring,
-    keys: KeyList,
-) -> anyhow::Result<Spool> {
-    let dir = &config.spool_dir;
-    std::fs::create_dir_all(dir)
-        .with_context(|| format!("cannot make the spool's folder {}", dir.display()))?;
-    let options = spool_options(config, seams)?;
-    let trust = keyring.current().trust.clone();
-    let (spool, report) = Spool::open(options, trust, keys, seams.clock.now())
-        .with_context(|| format!("cannot open the spool {}", dir.display()))?;
-    info!("spool: {report}");
-    Ok(spool)
 }
 
 type Hop = JoinHandle<anyhow::Result<()>>;
@@ -351,10 +330,13 @@ async fn forward_hop(common: Common) -> anyhow::Result<()> {
 }
 
 /// The main thread: the page, and what ends the daemon.
-async fn serve(common: &Common, asker: Asker) -> anyhow::Result<ExitCode> {
-    let listener = tokio::net::TcpListener::bind(common.config.http)
-        .await
-        .with_context(|| format!("cannot listen on {} (listen.http)", common.config.http))?;
+async fn serve(
+    parts: &Parts,
+    common: &Common,
+    asker: Asker,
+    rebuilt: Option<oneshot::Receiver<()>>,
+) -> anyhow::Result<End> {
+    let listener = parts.listen()?;
     let address = listener.local_addr()?;
     let view = status::View {
         identity: common.keyring.current().own.identity.to_string(),
@@ -388,9 +370,21 @@ async fn serve(common: &Common, asker: Asker) -> anyhow::Result<ExitCode> {
         _ = fatal.wait_for(Option::is_some) => ExitCode::from(IO_ERROR),
         () = health(common).tell(&manager) => ExitCode::from(IO_ERROR),
         () = common.tasks.cancelled() => ExitCode::FAILURE,
+        () = end_of(rebuilt) => {
+            info!("the ledger is rebuilt");
+            return Ok(End::Rebuilt);
+        }
     };
     manager.stopping();
-    Ok(code)
+    Ok(End::Exit(code))
+}
+
+/// Waits until a rebuild is over, whether it came through; for ever where there is none.
+async fn end_of(rebuilt: Option<oneshot::Receiver<()>>) {
+    match rebuilt {
+        Some(rebuilt) => drop(rebuilt.await),
+        None => std::future::pending().await,
+    }
 }
 
 fn health(common: &Common) -> Health {

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::rows::{Key, key, tag};
 
 /// Every code, and what to do about it.
-pub const CODES: [(&str, &str); 17] = [
+pub const CODES: [(&str, &str); 19] = [
     (
         "camera_incarnation",
         "the camera's storage was wiped or replaced: ask who did it, and what had not been offloaded",
@@ -34,12 +34,20 @@ pub const CODES: [(&str, &str); 17] = [
         "a camera named two headers for one recording: examine the camera",
     ),
     (
+        "interim_kept",
+        "footage that came during a rebuild could not be taken over: keep the folder, ask its cameras and support",
+    ),
+    (
         "inventory_lower",
         "the camera went back in time: restored from a copy, or a clone; examine the camera",
     ),
     (
         "key_list_damaged",
         "the stored key list was unreadable and the configured one is used: distribute the newest",
+    ),
+    (
+        "ledger_rebuilding",
+        "wait: new footage is taken meanwhile, older footage goes on when it is done; see the log for why",
     ),
     (
         "logbook_damaged",
@@ -85,10 +93,11 @@ pub const CODES: [(&str, &str); 17] = [
 
 /// The codes of what happened once and that no later event undoes: a person looks into it and settles it. The others
 /// go when their cause is gone.
-pub const SETTLED_BY_A_PERSON: [&str; 10] = [
+pub const SETTLED_BY_A_PERSON: [&str; 11] = [
     "camera_incarnation",
     "digest_owned",
     "header_changed",
+    "interim_kept",
     "inventory_lower",
     "key_list_damaged",
     "logbook_damaged",

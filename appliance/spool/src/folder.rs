@@ -117,6 +117,11 @@ impl Folder {
         })
     }
 
+    /// Where the marks lie that live as long as the boot.
+    pub(crate) fn suspect_dir(&self) -> &Path {
+        &self.suspect_dir
+    }
+
     /// A path directly below the spool's folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)

@@ -357,6 +357,21 @@ impl Ledger {
         Ok(())
     }
 
+    /// The same for a ledger that nobody uses yet, which may be left in the middle: in the order of keys, a part at a time, so that
+    /// sled writes each of its pages few times. A batch of its own knows no order.
+    pub(crate) fn sync_in_parts(&mut self, folder: &Folder, mark: Mark) -> Result<(), SpoolError> {
+        let mut rest = std::mem::take(&mut self.staged);
+        loop {
+            let next = rest.keys().nth(limits::RENEW_ROWS).cloned();
+            let after = next.map_or_else(BTreeMap::new, |key| rest.split_off(&key));
+            self.staged = std::mem::replace(&mut rest, after);
+            self.sync(folder, mark)?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
     /// What follows from a batch that sled could not write. sled syncs what it writes, and who is told of a failed sync first is
     /// the only one: save our own descriptor, which the kernel tells too. A full disk may be met again; nothing else.
     fn unwritten(&self, folder: &Folder, error: sled::Error) -> SpoolError {

@@ -19,6 +19,9 @@
 //! ledger/              sled: every row derived from the above, with a sum over all of them
 //! ledger.next/         a fresh one in the making, or an old one that is being removed
 //! ballast              given up when the ledger meets a full disk
+//! interim/             a spool like this one, for what comes while the ledger is rebuilt; the next start takes it over
+//! interim.taken/       one that is taken over, and is being removed
+//! interim.kept-<n>/    one of which something could not be taken over
 //! ```
 //! The capacity counts segments, headers and manifests; logbook and ledger come on top ([`Space`]).
 //!
@@ -77,7 +80,16 @@
 //! 4. the ledger is opened and compared with its sum, or derived anew (`start-up 4`);
 //! 5. what files and logbook know beyond it is entered (`start-up 5`);
 //! 6. rows and files are compared (`start-up 6`);
-//! 7. all that is made durable (`start-up 7`).
+//! 7. all that is made durable (`start-up 7`);
+//! 8. what came while a ledger was rebuilt is taken over (`take-over 3`).
+//!
+//! **Meanwhile** ([`Spool::open_or_rebuild`]):
+//! 1. what comes while the ledger is rebuilt is Held by a spool of its own, with commits like these (`meanwhile 1`).
+//!
+//! **Take over** (see `interim`):
+//! 1. its manifests are admitted, its copies linked and committed (`take-over 1`);
+//! 2. its receipts, inventories and notes are committed (`take-over 2`);
+//! 3. its folder gets another name, which is synced, and goes (`take-over 3`).
 //!
 //! **Recover** ([`Spool::recover`]): see `rebuild`.
 //!
@@ -99,7 +111,7 @@
 //!
 //! Modules are in reading order: the disk (`folder`, `logbook`, `ledger`), the books (`rows`, `names`, `totals`,
 //! `books`), then the footage's way (`announce`, `inventory`, `pull`, `commit` with `moves`, `forward`, `copies`,
-//! `release`, `reclaim`, `forget`), then `start` with `succession`, `load`, `mend` and `rebuild`; `contact` notes
+//! `release`, `reclaim`, `forget`), then `start` with `succession`, `load`, `mend`, `rebuild` and `interim`; `contact` notes
 //! who came; `scrub`, `verify`, `status` and `history` look, and `look` at a spool that nobody uses.
 
 pub mod alarm;
@@ -116,6 +128,7 @@ mod forget;
 mod forward;
 mod hashing;
 mod history;
+mod interim;
 mod inventory;
 mod ledger;
 pub mod limits;
@@ -145,6 +158,7 @@ pub use contact::{ClockOffset, Contact, Meeting};
 pub use error::{Reaction, SpoolError};
 pub use faults::{Fault, Faults};
 pub use forward::{OfferTask, PutTask, ReceiptOutcome};
+pub use interim::{Opened, Rebuild};
 pub use inventory::{InventoryOutcome, InventoryPages};
 pub use logbook::{Entry, LogbookHead};
 pub use look::{Look, try_ledger};

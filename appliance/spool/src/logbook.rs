@@ -138,6 +138,7 @@ pub(crate) struct Logbook {
 #[derive(Debug)]
 pub(crate) struct Read {
     pub(crate) entry: Entry,
+    pub(crate) time: Time,
     /// Where its body begins.
     pub(crate) body_offset: u64,
     /// The place after it.
@@ -215,10 +216,11 @@ impl Logbook {
         }
         let (said, hash) = bytes.split_at(length - HASH);
         let chained = chain(at.hash, said);
-        let Some(entry) = said
-            .split_at_checked(9)
-            .and_then(|(head, body)| Entry::parse(head[0], body))
-        else {
+        let Some((head, body)) = said.split_first_chunk::<9>() else {
+            return Ok(None);
+        };
+        let [kind, time @ ..] = *head;
+        let Some(entry) = Entry::parse(kind, body) else {
             return Ok(None);
         };
         let after = Position {
@@ -228,6 +230,7 @@ impl Logbook {
         };
         Ok((chained.0 == hash).then_some(Read {
             entry,
+            time: Time(u64::from_be_bytes(time)),
             body_offset: at.offset + 4 + 9,
             after,
         }))

@@ -17,6 +17,7 @@ use protocol::receipt::Receipt;
 use crate::error::{AtPath, SpoolError};
 use crate::folder::{Folder, Place};
 use crate::hashing::HashThread;
+use crate::interim::INTERIM;
 use crate::ledger::{Ledger, Mark};
 use crate::load::Loaded;
 use crate::logbook::{Entry, Logbook};
@@ -26,6 +27,10 @@ use crate::start::Opening;
 use crate::verify::{ASK_CAMERA, CHECK_DISK, Problem, RECOVER, Stages, VerifyFrom, VerifyStep};
 
 const START: &str = "start the daemon: it mends what it can, and says so";
+const SUSPECT: &str =
+    "a sync failed since the machine started: what is read here may not be what the disk holds";
+const NOT_TAKEN_OVER: &str =
+    "it holds what came while the ledger was rebuilt, and is not taken over yet";
 const INTERRUPTED: &str =
     "it was never whole, or it is damaged: `repeaterd recover` finds out which";
 
@@ -80,9 +85,12 @@ impl Look {
     ) -> Result<Look, SpoolError> {
         let folder = Folder::look(&options.dir, &options.suspect_dir)?;
         let mut problems = Vec::new();
+        let interim = folder.path(INTERIM);
         if folder.is_suspect() {
-            let what = "a sync failed since the machine started: what is read here may not be what the disk holds";
-            problems.push(Problem::of(&options.dir, what, START));
+            problems.push(Problem::of(&options.dir, SUSPECT, START));
+        }
+        if interim.exists() {
+            problems.push(Problem::of(&interim, NOT_TAKEN_OVER, START));
         }
         let path = folder.path("key-list");
         let stored = fs::read(&path).ok();

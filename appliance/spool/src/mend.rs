@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use protocol::custody::{Event, Stage};
@@ -17,7 +18,7 @@ use protocol::receipt::Receipt;
 
 use crate::books::step;
 use crate::error::{AtPath, SpoolError, is_unreadable};
-use crate::folder::{Place, remove};
+use crate::folder::{Folder, Place, remove};
 use crate::logbook::Entry;
 use crate::rows::{self, SegmentRow, tag};
 use crate::spool::Spool;
@@ -43,24 +44,21 @@ impl Spool {
     /// Step 6: rows against files; `copies` where they were read already.
     pub(crate) fn cross_check(
         &mut self,
-        copies: Option<Vec<(Digest, u32)>>,
+        known: Option<(Vec<(Digest, u32)>, Files)>,
         report: &mut StartReport,
     ) -> Result<(), SpoolError> {
-        let mut copies = match copies {
-            Some(read) => read,
-            None => self.copies_here()?,
+        let (mut copies, files) = match known {
+            Some((copies, files)) => (copies, files.list()?),
+            None => (
+                self.copies_here()?,
+                digests_in(&self.folder.place(Place::Segments))?,
+            ),
         };
         // As rows are already. A file is looked up among them, and nothing is kept of it but a mark.
         copies.sort_unstable();
         let mut found = vec![false; copies.len()];
         let mut strays = BTreeSet::new();
-        let place = self.folder.place(Place::Segments);
-        for file in files_in(&place)? {
-            let (name, length) = file?;
-            let Some(digest) = Digest::from_hex(&name) else {
-                tracing::warn!(file = %place.join(&name).display(), "not a segment's name: left alone");
-                continue;
-            };
+        for (digest, length) in files {
             match copies.binary_search_by_key(&digest, |copy| copy.0) {
                 Ok(at) if u64::from(copies[at].1) == length => found[at] = true,
                 _ => _ = strays.insert(digest),
@@ -302,12 +300,46 @@ impl Spool {
     }
 }
 
+/// The copies in a folder, being listed by a thread of its own while the ledger is read.
+pub(crate) struct Files(JoinHandle<Result<Vec<(Digest, u64)>, SpoolError>>);
+
+impl Files {
+    pub(crate) fn of(folder: &Folder) -> Result<Files, SpoolError> {
+        let place = folder.place(Place::Segments);
+        let of = place.clone();
+        let thread = std::thread::Builder::new().name("list".into());
+        let listing = thread.spawn(move || digests_in(&of));
+        listing.map(Files).at(&place)
+    }
+
+    fn list(self) -> Result<Vec<(Digest, u64)>, SpoolError> {
+        let what = "the thread that lists the copies has ended";
+        let listed = self.0.join();
+        listed.unwrap_or_else(|_| Err(SpoolError::Contradiction(what.into())))
+    }
+}
+
+/// The files in a folder that have a digest's name, with their lengths.
+fn digests_in(place: &Path) -> Result<Vec<(Digest, u64)>, SpoolError> {
+    let mut found = Vec::new();
+    for file in files_in(place)? {
+        let (name, length) = file?;
+        match Digest::from_hex(&name) {
+            Some(digest) => found.push((digest, length)),
+            None => {
+                tracing::warn!(file = %place.join(&name).display(), "not a segment's name: left alone");
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The names and lengths of the files in a folder; unfinished ones are removed.
 pub(crate) fn names_in(place: &Path) -> Result<Vec<(String, u64)>, SpoolError> {
     files_in(place)?.collect()
 }
 
-/// The same, one at a time: of a large spool's segments no list is made.
+/// The same, one at a time.
 fn files_in(
     place: &Path,
 ) -> Result<impl Iterator<Item = Result<(String, u64), SpoolError>>, SpoolError> {

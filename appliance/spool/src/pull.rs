@@ -144,7 +144,7 @@ impl Spool {
             return Ok(Vec::new());
         };
         let prefix = rows::key(tag::PULL, &[&number.to_be_bytes()]);
-        let (mut tasks, mut answered_of) = (Vec::new(), None);
+        let (mut tasks, mut answered_of, mut recording_of) = (Vec::new(), None, None);
         for item in self
             .books
             .ledger
@@ -157,14 +157,17 @@ impl Spool {
             let Some(digest) = rows::digest_at_end(&item?.0) else {
                 continue;
             };
-            if skip.contains(&digest) || self.is_busy(&digest) {
+            if skip.contains(&digest) || self.is_busy(&digest) || self.is_beside(&digest) {
                 continue;
             }
             let Some(row) = self.books.segment(&digest)? else {
                 continue;
             };
-            let rec = self.books.recording_of(&row)?.row;
-            // Neighbours in the queue are mostly of one manifest.
+            // Neighbours in the queue are mostly of one recording, and of one manifest.
+            let rec = match recording_of.take() {
+                Some((of, rec)) if of == (row.camera, row.number) => rec,
+                _ => self.books.recording_of(&row)?.row,
+            };
             let answered = match answered_of {
                 Some((manifest, answered)) if manifest == row.manifest => answered,
                 _ => {
@@ -188,6 +191,7 @@ impl Spool {
                 prefix,
                 answered,
             });
+            recording_of = Some(((row.camera, row.number), rec));
         }
         Ok(tasks)
     }
@@ -228,7 +232,8 @@ impl Spool {
             .books
             .segment(digest)?
             .filter(|r| r.stage() == Stage::Announced && !r.is_whole());
-        let Some(row) = wanted.filter(|_| !self.is_busy(digest)) else {
+        let free = !self.is_busy(digest) && !self.is_beside(digest);
+        let Some(row) = wanted.filter(|_| free) else {
             return Err(SpoolError::NotWanted(*digest));
         };
         let mut rec = self.books.recording_of(&row)?;

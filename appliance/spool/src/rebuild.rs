@@ -31,7 +31,7 @@ use crate::start::{Deferred, Opening, StartReport};
 use crate::succession::{self, Broken};
 
 /// Staged rows after which the new ledger is written: bounds the memory of a rebuild.
-const ROWS: usize = 65_536;
+const ROWS: usize = 262_144;
 
 /// What the logbook last said of a segment.
 #[derive(Clone, Copy)]
@@ -163,7 +163,7 @@ impl Spool {
                 incarnation: self.books.logbook.incarnation(),
                 position: self.books.logbook.end(),
             };
-            self.books.ledger.sync(&self.folder, mark)?;
+            self.books.ledger.sync_in_parts(&self.folder, mark)?;
         }
         self.books.changes.clear();
         Ok(())

@@ -144,6 +144,8 @@ pub struct Spool {
     pub(crate) scrub: crate::scrub::Cursor,
     /// When it was opened: the time of what the start mends.
     pub(crate) opened: Time,
+    /// The folder `segments` of the spool that is being rebuilt, where this is the interim one.
+    pub(crate) beside: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Spool {

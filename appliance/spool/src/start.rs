@@ -19,7 +19,8 @@
 //! | orphan: file, no row that vouches for it | removed: nothing was ever said of it; after a rebuild that met a damaged manifest, kept under another name |
 //! | junk: a name that is no digest | left alone, named in the log |
 //!
-//! 7. what was mended is made durable by a barrier, and only then the mark of a suspect boot goes.
+//! 7. what was mended is made durable by a barrier, and only then the mark of a suspect boot goes;
+//! 8. what came in the meantime, or while an earlier process rebuilt the ledger, is taken over: see `interim`.
 //!
 //! At each of these steps, by the name `start-up` and its number, the power is cut: see the crate's essay.
 
@@ -37,7 +38,7 @@ use protocol::pressure::{Gate, Watermarks};
 use crate::books::Books;
 use crate::commit::keep_ballast;
 use crate::error::{AtPath, SpoolError};
-use crate::folder::Folder;
+use crate::folder::{Folder, Place};
 use crate::hashing::HashThread;
 use crate::ledger::{Ledger, renew};
 use crate::load::Loaded;
@@ -72,6 +73,8 @@ pub struct StartReport {
     pub orphans: usize,
     /// Manifests that a rebuild could not read: what they named is not known.
     pub manifests_damaged: usize,
+    /// Copies taken over that came while an earlier process rebuilt the ledger: see [`crate::Rebuild`].
+    pub taken_over: usize,
     /// What could not be restored, in words.
     pub lost: Vec<String>,
 }
@@ -103,13 +106,14 @@ impl std::fmt::Display for StartReport {
 impl StartReport {
     /// What was done, counted.
     #[must_use]
-    pub fn numbers(&self) -> [(&'static str, u64); 5] {
+    pub fn numbers(&self) -> [(&'static str, u64); 6] {
         [
             ("manifests entered", self.manifests_entered as u64),
             ("logbook entries replayed", self.entries_replayed),
             ("torn bytes cut", self.torn_bytes),
             ("copies missing", self.missing as u64),
             ("orphans removed", self.orphans as u64),
+            ("copies taken over", self.taken_over as u64),
         ]
     }
 
@@ -117,6 +121,13 @@ impl StartReport {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.lost.is_empty() && self.missing == 0
+    }
+
+    pub(crate) fn count(&mut self, spool: &Spool) {
+        let totals = &spool.books.totals;
+        let stages = totals.counts.stages.iter().flatten();
+        self.segments = stages.map(|t| t.segments).sum();
+        self.files = totals.files;
     }
 
     /// A manifest of that name cannot be read: the copies that it may name are not to go.
@@ -219,7 +230,135 @@ impl Opening {
             ledger_bytes,
             scrub,
             opened: now,
+            beside: None,
         }
+    }
+}
+
+/// A start that has looked at the ledger, and has not begun to mend.
+pub(crate) struct Start {
+    pub(crate) folder: Folder,
+    found: FoundLedger,
+    report: StartReport,
+    alarms: Deferred,
+    pub(crate) trust: Trust,
+    /// The list under which the ledger was last judged.
+    pub(crate) keys: KeyList,
+    given: KeyList,
+    pub(crate) capacity_bytes: u64,
+    marks: Watermarks,
+    pub(crate) fresh: [u8; 16],
+    ledger_bytes: u64,
+    pub(crate) now: Time,
+}
+
+impl Start {
+    /// Steps 1 to 3, and the first half of 4: whether the ledger can be used as it is.
+    pub(crate) fn begin(
+        options: Options,
+        trust: Trust,
+        keys: KeyList,
+        now: Time,
+        mut rebuild: Option<String>,
+    ) -> Result<Start, SpoolError> {
+        let mut folder = Folder::open(&options.dir, &options.suspect_dir, options.faults)?;
+        folder.faults.done("start-up 1");
+        renew::remove(&folder)?;
+        let report = StartReport {
+            suspect: folder.is_suspect(),
+            ..StartReport::default()
+        };
+        let mut alarms = Vec::new();
+        let given = keys;
+        let keys = stored_key_list(&mut folder, &trust, &given, &mut alarms)?;
+        if report.suspect {
+            rebuild = Some("the boot is suspect: a sync failed".into());
+            crate::rebuild::renew_logbook(&mut folder)?;
+            folder.faults.done("start-up 2");
+        }
+        folder.faults.done("start-up 3");
+        let found = find_ledger(&folder, rebuild)?;
+        Ok(Start {
+            folder,
+            found,
+            report,
+            alarms,
+            trust,
+            keys,
+            given,
+            capacity_bytes: options.capacity_bytes,
+            marks: options.marks,
+            fresh: options.fresh,
+            ledger_bytes: options.ledger_bytes,
+            now,
+        })
+    }
+
+    /// Why the ledger has to be derived anew, if it has to.
+    pub(crate) fn rebuilds(&self) -> Option<&str> {
+        match &self.found {
+            FoundLedger::Good(..) => None,
+            FoundLedger::Rebuild(why, _) => Some(why),
+        }
+    }
+
+    /// The rest.
+    pub(crate) fn end(self) -> Result<(Spool, StartReport), SpoolError> {
+        let fresh = self.fresh;
+        let (mut spool, mut report) = self.end_without_interim()?;
+        spool.take_interim(fresh, &mut report)?;
+        report.count(&spool);
+        Ok((spool, report))
+    }
+
+    /// The rest but for step 8.
+    pub(crate) fn end_without_interim(self) -> Result<(Spool, StartReport), SpoolError> {
+        let Start {
+            mut folder,
+            found,
+            mut report,
+            mut alarms,
+            given,
+            fresh,
+            now,
+            ..
+        } = self;
+        let quick = matches!(found, FoundLedger::Good(..));
+        let (logbook, broken) = succession::open(&mut folder, found.last(), quick, (fresh, now))?;
+        let opening = Opening {
+            hashing: HashThread::start().at(&folder.place(Place::Root))?,
+            folder,
+            logbook,
+            keys: self.keys,
+            trust: self.trust,
+            capacity_bytes: self.capacity_bytes,
+            marks: self.marks,
+            ledger_bytes: self.ledger_bytes,
+            now,
+        };
+        let (mut spool, end, copies) =
+            found.open(opening, broken.as_ref(), &mut report, &mut alarms)?;
+        spool.folder.faults.done("start-up 4");
+        spool.unlink_forgotten()?;
+        // A rebuild has begun it already.
+        match broken.filter(|_| quick) {
+            None => spool.follow_logbook(end, &mut report)?,
+            Some(broken) => spool.begin_logbook(&broken, &mut report, &mut alarms)?,
+        }
+        spool.folder.faults.done("start-up 5");
+        // What was read of the rows holds where nothing has changed them since.
+        let copies = copies.filter(|_| report.entries_replayed == 0);
+        spool.cross_check(copies, &mut report)?;
+        // What is free without one is for receipts and reclaim, not for pulls.
+        spool.starved = !keep_ballast(&spool.folder, spool.capacity_bytes)?;
+        for (code, subject, what) in alarms {
+            spool.raise(code, &subject, &what, now);
+        }
+        spool.folder.faults.done("start-up 6");
+        spool.settle_start(&given, &mut report, now)?;
+        spool.folder.faults.done("start-up 7");
+        spool.started = true;
+        Ok((spool, report))
     }
 }
 
@@ -255,70 +394,9 @@ impl Spool {
         trust: Trust,
         keys: KeyList,
         now: Time,
-        mut rebuild: Option<String>,
+        rebuild: Option<String>,
     ) -> Result<(Spool, StartReport), SpoolError> {
-        let Options {
-            dir,
-            capacity_bytes,
-            marks,
-            suspect_dir,
-            fresh,
-            ledger_bytes,
-            faults,
-        } = options;
-        let mut folder = Folder::open(&dir, &suspect_dir, faults)?;
-        folder.faults.done("start-up 1");
-        renew::remove(&folder)?;
-        let mut report = StartReport {
-            suspect: folder.is_suspect(),
-            ..StartReport::default()
-        };
-        let mut alarms = Vec::new();
-        let given = keys;
-        let keys = stored_key_list(&mut folder, &trust, &given, &mut alarms)?;
-        if report.suspect {
-            rebuild = Some("the boot is suspect: a sync failed".into());
-            crate::rebuild::renew_logbook(&mut folder)?;
-            folder.faults.done("start-up 2");
-        }
-        folder.faults.done("start-up 3");
-        let found = find_ledger(&folder, rebuild)?;
-        let quick = matches!(found, FoundLedger::Good(..));
-        let (logbook, broken) = succession::open(&mut folder, found.last(), quick, (fresh, now))?;
-        let opening = Opening {
-            hashing: HashThread::start().at(&dir)?,
-            folder,
-            logbook,
-            keys,
-            trust,
-            capacity_bytes,
-            marks,
-            ledger_bytes,
-            now,
-        };
-        let (mut spool, end, copies) =
-            found.open(opening, broken.as_ref(), &mut report, &mut alarms)?;
-        spool.folder.faults.done("start-up 4");
-        spool.unlink_forgotten()?;
-        // A rebuild has begun it already.
-        match broken.filter(|_| quick) {
-            None => spool.follow_logbook(end, &mut report)?,
-            Some(broken) => spool.begin_logbook(&broken, &mut report, &mut alarms)?,
-        }
-        spool.folder.faults.done("start-up 5");
-        // What was read of the rows holds where nothing has changed them since.
-        let copies = copies.filter(|_| report.entries_replayed == 0);
-        spool.cross_check(copies, &mut report)?;
-        // What is free without one is for receipts and reclaim, not for pulls.
-        spool.starved = !keep_ballast(&spool.folder, capacity_bytes)?;
-        for (code, subject, what) in alarms {
-            spool.raise(code, &subject, &what, now);
-        }
-        spool.folder.faults.done("start-up 6");
-        spool.settle_start(&given, &mut report, now)?;
-        spool.folder.faults.done("start-up 7");
-        spool.started = true;
-        Ok((spool, report))
+        Start::begin(options, trust, keys, now, rebuild)?.end()
     }
 
     /// Makes durable what the start mended, and only then takes a newer key list and the mark of a suspect boot away.
@@ -340,16 +418,6 @@ impl Spool {
         if report.suspect {
             self.folder.clear_suspect()?;
         }
-        report.segments = self
-            .books
-            .totals
-            .counts
-            .stages
-            .iter()
-            .flatten()
-            .map(|t| t.segments)
-            .sum();
-        report.files = self.books.totals.files;
         Ok(())
     }
 

@@ -18,7 +18,8 @@ use protocol::custody::Stage;
 use protocol::ids::Digest;
 use serde_json::{Value, json};
 use spool::{
-    Committed, Contact, Durable, Fault, Faults, LogbookHead, Meeting, Options, Spool, SpoolError,
+    Committed, Contact, Durable, Fault, Faults, LogbookHead, Meeting, Opened, Options, Rebuild,
+    Spool, SpoolError,
 };
 
 use super::disk::set_beacon;
@@ -179,6 +180,28 @@ pub(crate) fn open(plan: &Plan, folder: &Path, dir: &Path, faults: Faults) -> Sp
         .0
 }
 
+/// A start that has everything to read again.
+///
+/// # Panics
+/// Where it does not want to.
+pub(crate) fn rebuild(plan: &Plan, folder: &Path, dir: &Path, faults: Faults) -> Rebuild {
+    fs::create_dir_all(folder.join("run")).unwrap();
+    fs::write(folder.join("run/spool.suspect"), "a sync failed\n").unwrap();
+    let options = options(folder, dir, faults);
+    let (trust, keys) = (plan.trust.clone(), plan.keys.clone());
+    match Spool::open_or_rebuild(options, trust, keys, NOW).unwrap() {
+        Opened::Rebuilds(rebuild) => *rebuild,
+        Opened::Ready(..) => panic!("a suspect boot, and it believes its ledger"),
+    }
+}
+
+/// What a commit of an interim spool lets the world be told: of custody, but for its logbook's head.
+pub(crate) fn told_meanwhile(done: &Committed) -> Value {
+    let held =
+        |list: &[Durable]| -> Vec<String> { list.iter().map(|d| d.digest().to_string()).collect() };
+    json!({"held": held(&done.held), "archived": held(&done.archived)})
+}
+
 /// What a commit lets the world be told.
 pub(crate) fn told(done: &Committed, head: &LogbookHead) -> Value {
     let names =
@@ -205,10 +228,7 @@ impl Driver {
             28..=29 => self.release(),
             30..=32 => self.spool.reclaim(NOW).map(drop),
             33..=34 => self.inventory(),
-            35 => {
-                self.reopen();
-                Ok(())
-            }
+            35 => self.reopen(),
             36 => self.drain(),
             37 => self.note(),
             _ => self.all_of_one(),
@@ -350,10 +370,33 @@ impl Driver {
         self.commit()
     }
 
-    fn reopen(&mut self) {
-        // The folder is locked: it is let go of before it is opened again.
+    fn reopen(&mut self) -> Result<(), SpoolError> {
+        self.let_go();
+        if self.below(2) == 0 {
+            return self.rebuild();
+        }
+        self.spool = open(&self.plan, &self.folder, &self.dir, self.faults.clone());
+        Ok(())
+    }
+
+    /// The folder is locked: it is let go of before it is opened again.
+    fn let_go(&mut self) {
         let between = self.folder.join("between");
         self.spool = open(&self.plan, &self.folder, &between, Faults::none());
-        self.spool = open(&self.plan, &self.folder, &self.dir, self.faults.clone());
+    }
+
+    /// A start after a failed sync, while which footage comes.
+    fn rebuild(&mut self) -> Result<(), SpoolError> {
+        let rebuild = rebuild(&self.plan, &self.folder, &self.dir, self.faults.clone());
+        self.spool = rebuild.interim()?;
+        for _ in 0..self.below(4) {
+            self.announce()?;
+            self.pull()?;
+            let done = self.spool.commit(NOW)?;
+            self.diary.say(&told_meanwhile(&done));
+        }
+        self.let_go();
+        self.spool = rebuild.run(|| {})?.0;
+        Ok(())
     }
 }

@@ -7,20 +7,21 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bytes::Bytes;
 use nix::sys::signal::{Signal, raise};
 use protocol::ids::{CameraId, Digest};
 use serde_json::json;
 use spool::{Fault, Faults, Spool, SpoolError};
 
 use super::disk::{Disk, FileSystem, beacons, set_beacon};
-use super::driver::{Diary, open, told};
+use super::driver::{Diary, open, rebuild, told, told_meanwhile};
 use super::image::{Cut, cuts};
 use super::plan::{NOW, Plan, Recording, SITES};
 use super::{History, Outcome, Recorded, Subject, plan, scratch};
 use crate::process;
 
 /// Every step at which the power is cut, by the names that the essay gives them.
-pub const STEPS: [&str; 28] = [
+pub const STEPS: [&str; 32] = [
     "create 1",
     "create 2",
     "create 3",
@@ -49,6 +50,10 @@ pub const STEPS: [&str; 28] = [
     "start-up 5",
     "start-up 6",
     "start-up 7",
+    "meanwhile 1",
+    "take-over 1",
+    "take-over 2",
+    "take-over 3",
 ];
 
 /// FLUSHes before the death, and parts of what was written after each, that are looked at.
@@ -143,6 +148,15 @@ pub fn main(args: &[String]) -> ExitCode {
         std::fs::write(folder.join("run/spool.suspect"), "a sync failed\n").unwrap();
     }
     let dies = Faults::of(&[Fault::DiesAfter(step)]);
+    if step.starts_with("meanwhile") || step.starts_with("take-over") {
+        let rebuild = rebuild(&life.plan, &folder, &dir, dies);
+        life.spool = rebuild.interim().unwrap();
+        life.meanwhile().unwrap();
+        life.spool = open(&life.plan, &folder, &folder.join("between"), Faults::none());
+        life.spool = rebuild.run(|| {}).unwrap().0;
+        eprintln!("spool-steps: it did not come to {step}");
+        return ExitCode::FAILURE;
+    }
     life.spool = open(&life.plan, &folder, &dir, dies);
     life.diary.say(&json!({"opened": true}));
     life.second().unwrap();
@@ -191,6 +205,24 @@ impl Life {
             self.commit()?;
         }
         self.done("forget 3");
+        Ok(())
+    }
+
+    /// In the interim spool a recording is Held, and another Archived.
+    fn meanwhile(&mut self) -> Result<(), SpoolError> {
+        let mut small = self.plan.recordings[3..].to_vec();
+        small.sort_by_key(|r| r.parts.values().map(Bytes::len).sum::<usize>());
+        for (recording, receipted) in small.into_iter().zip([false, true]) {
+            self.spool.admit(&recording.manifest, NOW)?;
+            assert!(self.pull(recording.camera())?, "there is room");
+            if receipted {
+                self.receipts(&recording)?;
+            }
+            let done = self.spool.commit(NOW)?;
+            assert!(!done.held.is_empty() || !done.archived.is_empty());
+            self.diary.say(&told_meanwhile(&done));
+        }
+        self.done("meanwhile 1");
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::folder::{Folder, Place, remove};
 use crate::ledger::{Ledger, Mark};
 use crate::load::Loaded;
 use crate::logbook::Position;
-use crate::mend::is_empty;
+use crate::mend::{Files, is_empty};
 use crate::spool::Spool;
 use crate::succession::{Broken, Last};
 
@@ -17,22 +17,22 @@ type OpenedLedger = Result<(Ledger, Option<Mark>), SpoolError>;
 
 /// The ledger as it was found. The mark is none where there was no ledger.
 pub(super) enum FoundLedger {
-    Good(Box<(Ledger, Loaded)>, Option<Mark>),
+    Good(Box<(Ledger, Loaded)>, Option<Mark>, Files),
     Rebuild(String, Last),
 }
 
 impl FoundLedger {
     pub(super) fn last(&self) -> Last {
         match self {
-            FoundLedger::Good(_, Some(mark)) => Last::Head(*mark),
-            FoundLedger::Good(_, None) => Last::Nothing,
+            FoundLedger::Good(_, Some(mark), _) => Last::Head(*mark),
+            FoundLedger::Good(_, None, _) => Last::Nothing,
             FoundLedger::Rebuild(_, last) => *last,
         }
     }
 }
 
-/// Copies that rows say are here, with their lengths, where all rows were read.
-pub(super) type Copies = Option<Vec<(Digest, u32)>>;
+/// Copies that rows say are here, with their lengths, where all rows were read; and the files.
+pub(super) type Copies = Option<(Vec<(Digest, u32)>, Files)>;
 
 impl FoundLedger {
     /// The spool over it, or over what is derived anew; and how far along the logbook its rows are.
@@ -44,9 +44,9 @@ impl FoundLedger {
         alarms: &mut Deferred,
     ) -> Result<(Spool, Position, Copies), SpoolError> {
         match self {
-            FoundLedger::Good(read, mark) => {
+            FoundLedger::Good(read, mark, files) => {
                 let (ledger, mut loaded) = *read;
-                let copies = Some(std::mem::take(&mut loaded.copies));
+                let copies = Some((std::mem::take(&mut loaded.copies), files));
                 let end = mark.map_or(opening.logbook.end(), |m| m.position);
                 Ok((opening.into_spool(ledger, loaded), end, copies))
             }
@@ -89,11 +89,16 @@ pub(super) fn find_ledger(
         return Ok(FoundLedger::Good(
             Box::new((ledger, Loaded::default())),
             None,
+            Files::of(folder)?,
         ));
     }
+    let files = Files::of(folder)?;
     let (opened, loaded) = open_and_read(folder, &mut known)?;
     match opened {
-        Ok((ledger, Some(mark))) => Ok(FoundLedger::Good(Box::new((ledger, loaded)), Some(mark))),
+        Ok((ledger, Some(mark))) => {
+            let read = Box::new((ledger, loaded));
+            Ok(FoundLedger::Good(read, Some(mark), files))
+        }
         Ok((ledger, None)) => {
             drop(ledger);
             let why = "it was never committed to";
