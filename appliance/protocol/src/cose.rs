@@ -1,6 +1,6 @@
 //! COSE_Sign1 with ES256 (RFC 9052), the envelope of everything that is signed, in two kinds: *evidence*, which
-//! carries the device's certificate chain (x5chain, RFC 9360, in the protected header), and *statements*,
-//! which name a key of the key list or the root (kid, protected).
+//! carries its signer's certificate chain (x5chain, RFC 9360, in the protected header): a camera's device, or a
+//! repeater; and *statements*, which name a key of the key list or the root (kid, protected).
 //!
 //! What is signed is bound to its kind by the external additional data (`bwc/manifest/1` and so on), so
 //! that a manifest's signature never verifies as a receipt's. Opening verifies: nothing here returns a
@@ -12,8 +12,10 @@ use coset::iana::{Algorithm, EnumI64, HeaderParameter};
 use coset::{CoseSign1, CoseSign1Builder, Header, HeaderBuilder, Label, TaggedCborSerializable};
 use rustls_pki_types::CertificateDer;
 
-use crate::identity::{IdentityError, Revocation, Role, Trust, Usage, When, verify_chain};
-use crate::ids::{KeyId, Serial};
+use crate::identity::{
+    Identity, IdentityError, Revocation, Role, Trust, Usage, When, verify_chain,
+};
+use crate::ids::{KeyId, RepeaterId, Serial};
 use crate::limits;
 use crate::message::PROOF_KIND;
 use crate::suite::{PublicKey, SigningKey, SuiteError};
@@ -65,14 +67,27 @@ impl DeviceSigner {
         chain: Vec<CertificateDer<'static>>,
         trust: &Trust,
     ) -> Result<Self, CoseError> {
-        let (serial, public) = verify_device(&chain, trust, Revocation::Ignore)?;
+        let signer = (Usage::Evidence, Role::Device);
+        let (own, public) = verify_signer(&chain, trust, signer, Revocation::Ignore)?;
         if public != key.public() {
             return Err(CoseError::Malformed(
                 "the device key is not the one its certificate names",
             ));
         }
+        let serial = serial_of(&own)?;
         Ok(DeviceSigner { key, chain, serial })
     }
+}
+
+/// The key and chain with which a repeater signs the heads of its logbook: those of its link.
+#[derive(Debug)]
+pub struct RepeaterSigner {
+    /// The link's key.
+    pub key: SigningKey,
+    /// Its certificate, then intermediates, without the root.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The repeater that the certificate states.
+    pub repeater: RepeaterId,
 }
 
 /// Signs `payload` as evidence of kind `kind`.
@@ -84,8 +99,29 @@ pub fn sign_evidence(
     payload: Vec<u8>,
     signer: &DeviceSigner,
 ) -> Result<Vec<u8>, CoseError> {
-    let certs = signer.chain.iter().map(|c| Value::Bytes(c.to_vec()));
-    let x5chain = match signer.chain.as_slice() {
+    sign_with_chain(kind, payload, &signer.key, &signer.chain)
+}
+
+/// Signs `payload` as evidence of kind `kind` by a repeater.
+///
+/// # Errors
+/// [`CoseError::Suite`].
+pub fn sign_by_repeater(
+    kind: &str,
+    payload: Vec<u8>,
+    signer: &RepeaterSigner,
+) -> Result<Vec<u8>, CoseError> {
+    sign_with_chain(kind, payload, &signer.key, &signer.chain)
+}
+
+fn sign_with_chain(
+    kind: &str,
+    payload: Vec<u8>,
+    key: &SigningKey,
+    chain: &[CertificateDer<'static>],
+) -> Result<Vec<u8>, CoseError> {
+    let certs = chain.iter().map(|c| Value::Bytes(c.to_vec()));
+    let x5chain = match chain {
         [one] => Value::Bytes(one.to_vec()),
         _ => Value::Array(certs.collect()),
     };
@@ -93,7 +129,7 @@ pub fn sign_evidence(
         .algorithm(Algorithm::ES256)
         .value(HeaderParameter::X5Chain.to_i64(), x5chain)
         .build();
-    sign(kind, payload, protected, &signer.key)
+    sign(kind, payload, protected, key)
 }
 
 /// Opens evidence: the payload, and the serial of the device that signed it. Certificates are judged by
@@ -108,7 +144,27 @@ pub fn open_evidence(
     limit: usize,
     trust: &Trust,
 ) -> Result<(Vec<u8>, Serial), CoseError> {
-    open_by_device(kind, bytes, limit, trust, Revocation::Ignore)
+    let signer = (Usage::Evidence, Role::Device);
+    let (payload, by) = open_by_chain(kind, bytes, limit, trust, signer, Revocation::Ignore)?;
+    Ok((payload, serial_of(&by)?))
+}
+
+/// Opens what a repeater signed with its link's key: the payload, and which repeater. Judged as evidence is.
+///
+/// # Errors
+/// Any [`CoseError`].
+pub fn open_by_repeater(
+    kind: &str,
+    bytes: &[u8],
+    limit: usize,
+    trust: &Trust,
+) -> Result<(Vec<u8>, RepeaterId), CoseError> {
+    let signer = (Usage::Client, Role::Repeater);
+    let (payload, by) = open_by_chain(kind, bytes, limit, trust, signer, Revocation::Ignore)?;
+    let by = by
+        .as_repeater()
+        .ok_or(CoseError::Malformed("the certificate's repeater"))?;
+    Ok((payload, by))
 }
 
 /// Opens the device proof of a camera's hello: what it signs, which the caller compares with its own end of the
@@ -118,22 +174,19 @@ pub fn open_evidence(
 /// # Errors
 /// Any [`CoseError`].
 pub fn open_proof(bytes: &[u8], trust: &Trust) -> Result<(Vec<u8>, Serial), CoseError> {
-    open_by_device(
-        PROOF_KIND,
-        bytes,
-        limits::PROOF_BYTES,
-        trust,
-        Revocation::Check,
-    )
+    let (limit, signer) = (limits::PROOF_BYTES, (Usage::Evidence, Role::Device));
+    let (payload, by) = open_by_chain(PROOF_KIND, bytes, limit, trust, signer, Revocation::Check)?;
+    Ok((payload, serial_of(&by)?))
 }
 
-fn open_by_device(
+fn open_by_chain(
     kind: &str,
     bytes: &[u8],
     limit: usize,
     trust: &Trust,
+    signer: (Usage, Role),
     revocation: Revocation,
-) -> Result<(Vec<u8>, Serial), CoseError> {
+) -> Result<(Vec<u8>, Identity), CoseError> {
     let envelope = parse(bytes, limit)?;
     let label = Label::Int(HeaderParameter::X5Chain.to_i64());
     let chain = envelope
@@ -157,24 +210,25 @@ fn open_by_device(
             ));
         }
     };
-    let (serial, public) = verify_device(&chain, trust, revocation)?;
+    let (by, public) = verify_signer(&chain, trust, signer, revocation)?;
     let payload = verified_payload(kind, envelope, &public)?;
-    Ok((payload, serial))
+    Ok((payload, by))
 }
 
-fn verify_device(
+fn verify_signer(
     chain: &[CertificateDer<'static>],
     trust: &Trust,
+    (usage, role): (Usage, Role),
     revocation: Revocation,
-) -> Result<(Serial, PublicKey), CoseError> {
-    let verified = verify_chain(chain, trust, When::Undated, Usage::Evidence, revocation)?;
-    verified.identity.require(Role::Device)?;
-    let serial = verified
-        .identity
-        .name()
-        .parse()
-        .map_err(|_| CoseError::Malformed("the certificate's serial"))?;
-    Ok((serial, verified.public_key))
+) -> Result<(Identity, PublicKey), CoseError> {
+    let verified = verify_chain(chain, trust, When::Undated, usage, revocation)?;
+    verified.identity.require(role)?;
+    Ok((verified.identity, verified.public_key))
+}
+
+fn serial_of(device: &Identity) -> Result<Serial, CoseError> {
+    let serial = device.name().parse();
+    serial.map_err(|_| CoseError::Malformed("the certificate's serial"))
 }
 
 /// Signs `payload` as a statement of kind `kind`, naming the key.

@@ -32,7 +32,7 @@ use webpki::{
     anchor_from_trusted_cert,
 };
 
-use crate::ids::{Serial, SiteId, Time};
+use crate::ids::{RepeaterId, Serial, SiteId, Time};
 use crate::limits;
 use crate::suite::ECDSA_P256_SHA256;
 use crate::suite::PublicKey;
@@ -130,6 +130,16 @@ impl Identity {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+    /// Which repeater it is, if it is one.
+    #[must_use]
+    pub fn as_repeater(&self) -> Option<RepeaterId> {
+        let (station, n) = self.name.split_once(':')?;
+        Some(RepeaterId {
+            station: station.parse().ok()?,
+            n: n.parse().ok()?,
+        })
+        .filter(|_| self.role == Role::Repeater)
     }
     /// Demands a role.
     ///

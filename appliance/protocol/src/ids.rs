@@ -105,6 +105,11 @@ name!(
     SiteId, "site name"
 );
 
+name!(
+    /// A station's name, as in its repeaters' certificates.
+    Station, "station name"
+);
+
 macro_rules! bytes_id {
     ($(#[$doc:meta])* $type:ident, $len:literal) => {
         $(#[$doc])*
@@ -155,7 +160,7 @@ bytes_id!(
     Digest, 32
 );
 bytes_id!(
-    /// The incarnation of a camera's storage: random, made when the storage is initialised.
+    /// The incarnation of a camera's storage, or of a repeater's logbook: random, made when that is begun.
     Incarnation, 16
 );
 bytes_id!(
@@ -183,6 +188,24 @@ impl fmt::Display for CameraId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, ..] = self.incarnation.0;
         write!(f, "{}~{a:02x}{b:02x}{c:02x}{d:02x}", self.serial)
+    }
+}
+
+/// One repeater of a station, as in its certificate.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(array)]
+pub struct RepeaterId {
+    /// The station.
+    #[n(0)]
+    pub station: Station,
+    /// Its number there.
+    #[n(1)]
+    pub n: u16,
+}
+
+impl fmt::Display for RepeaterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.station, self.n)
     }
 }
 

@@ -2,7 +2,7 @@
 //! no runtime; time and randomness are arguments.
 //!
 //! Reading order is the footage's: who speaks ([`identity`]), what is made ([`segment`], [`header`],
-//! [`manifest`], [`inventory`]), what is answered ([`receipt`], under keys of the [`keylist`]), how it
+//! [`manifest`], [`inventory`]), what is answered ([`receipt`], under keys of the [`keylist`]), how far a repeater's own record goes ([`logbook`]), how it
 //! is said ([`message`], framed by [`codec`]), and what may be decided ([`custody`], [`schedule`],
 //! [`pressure`]). `SPEC.md` beside this folder is normative; `vectors/` holds its test vectors.
 //!
@@ -20,6 +20,7 @@ pub mod ids;
 pub mod inventory;
 pub mod keylist;
 pub mod limits;
+pub mod logbook;
 pub mod manifest;
 pub mod message;
 pub mod pressure;

@@ -43,6 +43,10 @@ pub const KEY_LIST_BYTES: usize = 32 * 1024;
 pub const KEY_LIST_ENTRIES: usize = 128;
 /// A device proof, signed, with its certificate chain.
 pub const PROOF_BYTES: usize = 12 * 1024;
+/// The head of a logbook, signed, with its certificate chain.
+pub const LOGBOOK_HEAD_BYTES: usize = 12 * 1024;
+/// A countersignature of one.
+pub const COUNTERSIGNATURE_BYTES: usize = 4 * 1024;
 /// Characters of a name: serial, station, site.
 pub const NAME_CHARS: usize = 64;
 /// Characters of an explanation that a peer sends; the rest is cut.

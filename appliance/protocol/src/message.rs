@@ -4,7 +4,8 @@
 //! Camera hop (the repeater dials): `hello` both ways -> `inventory` pages -> `want_manifests` -> `manifest`… ->
 //! `pull` on a stream of its own, answered by `bytes` and raw bytes -> `release` -> `released`.
 //! Archive hop (the repeater dials): `hello` both ways -> `inventory` -> `offer` -> `want` or `receipt` or
-//! `busy` or `refused` -> `put` on a stream of its own, followed by raw bytes -> `receipt`.
+//! `busy` or `refused` -> `put` on a stream of its own, followed by raw bytes -> `receipt`; beside that
+//! `logbook-head` -> `countersignature`.
 //!
 //! Signed objects travel as byte strings, unopened: whoever needs one verifies it.
 
@@ -18,8 +19,8 @@ use crate::limits;
 mod body;
 
 pub use body::{
-    ArchiveHello, Busy, BytesFollow, CameraHello, Error, Pull, Put, Reason, Refused, Release,
-    Released, RepeaterHello, Want, WantManifests,
+    ArchiveHello, Busy, BytesFollow, CameraHello, Countersigned, Error, HeadVerdict, Pull, Put,
+    Reason, Refused, Release, Released, RepeaterHello, Want, WantManifests,
 };
 
 /// ALPN of the camera hop.
@@ -41,6 +42,9 @@ pub fn common_version(theirs: &[u16]) -> Option<u16> {
         .max()
 }
 
+/// The number of the message that brings a logbook's head: who answers `unsupported` about it takes none.
+pub const LOGBOOK_HEAD: u16 = 35;
+
 /// Message numbers reserved for what comes later; none of them is sent yet.
 pub mod reserved {
     /// Time from an archive, signed.
@@ -49,10 +53,6 @@ pub mod reserved {
     pub const CONTACT: u16 = 33;
     /// Certificate renewal.
     pub const RENEW: u16 = 34;
-    /// Head of a repeater's logbook.
-    pub const LOGBOOK_HEAD: u16 = 35;
-    /// Its countersignature.
-    pub const COUNTERSIGNATURE: u16 = 36;
     /// More permission to put.
     pub const CREDIT: u16 = 37;
     /// Nothing to do on this session.
@@ -161,6 +161,10 @@ pub enum Message {
     Busy(Busy),
     /// Archive to repeater.
     Refused(Refused),
+    /// The signed head of a repeater's logbook: [`crate::logbook::SignedHead`]. Repeater to archive.
+    LogbookHead(Bytes),
+    /// Archive to repeater, in answer.
+    Countersignature(Countersigned),
     /// Either side: this number is not understood here.
     Unsupported(u16),
     /// Either side.
@@ -234,6 +238,8 @@ messages! {
     19 Receipt(Bytes),
     20 Busy(Busy),
     21 Refused(Refused),
+    35 LogbookHead(Bytes),
+    36 Countersignature(Countersigned),
     62 Unsupported(u16),
     63 Error(Error),
 }
@@ -266,7 +272,7 @@ plain!(
     Release,
     Released
 );
-plain!(Want, Put, Busy, Refused, Error);
+plain!(Want, Put, Busy, Refused, Countersigned, Error);
 
 impl Wire for Bytes {
     fn put(&self, e: &mut Encoder<&mut Vec<u8>>) {
@@ -328,6 +334,7 @@ impl Message {
             Message::Released(r) => r.digests.len() + r.refused.len() <= limits::MESSAGE_DIGESTS,
             Message::Want(w) => w.digests.len() <= limits::MANIFEST_SEGMENTS + 1,
             Message::Refused(r) => short(&r.text),
+            Message::Countersignature(c) => short(&c.text),
             Message::Error(e) => short(&e.text),
             _ => true,
         };
@@ -345,6 +352,22 @@ impl Message {
     pub fn error(code: Code, text: &str) -> Message {
         Message::Error(Error {
             code: code.number(),
+            text: text.chars().take(limits::TEXT_CHARS).collect(),
+        })
+    }
+
+    /// An answer to the logbook's head `about`, with its text cut to the limit.
+    #[must_use]
+    pub fn countersignature(
+        about: Digest,
+        verdict: HeadVerdict,
+        signature: Option<&Bytes>,
+        text: &str,
+    ) -> Message {
+        Message::Countersignature(Countersigned {
+            about,
+            verdict,
+            signature: signature.map(|s| s.to_vec().into()),
             text: text.chars().take(limits::TEXT_CHARS).collect(),
         })
     }

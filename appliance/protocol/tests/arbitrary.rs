@@ -12,6 +12,7 @@ use protocol::identity::{Revocation, Trust, Usage, When, verify_chain};
 use protocol::ids::{CameraId, Incarnation, RecordingId};
 use protocol::inventory::{Inventory, Page};
 use protocol::keylist::KeyList;
+use protocol::logbook::{Countersignature, SignedHead};
 use protocol::manifest::Manifest;
 use protocol::receipt::Receipt;
 use protocol::segment::Place;
@@ -50,6 +51,8 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         "inventory-page",
         "key-list",
         "receipt",
+        "logbook-head",
+        "countersignature",
         "device-proof",
         "message",
         "frame",
@@ -95,6 +98,12 @@ fn feed(bytes: &[u8]) {
     if let Ok(receipt) = Receipt::verify(owned(), &world.list) {
         assert!(receipt.body().segments.len() <= limits::RECEIPT_SEGMENTS);
         assert!(receipt.body().manifests.len() <= limits::RECEIPT_SEGMENTS);
+    }
+    if let Ok(head) = SignedHead::verify(owned(), &world.trust) {
+        assert!(head.bytes().len() <= limits::LOGBOOK_HEAD_BYTES);
+    }
+    if let Ok(signed) = Countersignature::verify(owned(), &world.list) {
+        assert!(signed.bytes().len() <= limits::COUNTERSIGNATURE_BYTES);
     }
     let _ = cose::open_proof(bytes, &world.trust);
     if let Ok(ids) = header::recipients(bytes) {
@@ -240,6 +249,10 @@ proptest! {
             prop_assert!(Page::verify(bad.into(), &world.trust).is_err());
         } else if Receipt::verify(good.clone(), &world.list).is_ok() {
             prop_assert!(Receipt::verify(bad.into(), &world.list).is_err());
+        } else if SignedHead::verify(good.clone(), &world.trust).is_ok() {
+            prop_assert!(SignedHead::verify(bad.into(), &world.trust).is_err());
+        } else if Countersignature::verify(good.clone(), &world.list).is_ok() {
+            prop_assert!(Countersignature::verify(bad.into(), &world.list).is_err());
         } else if KeyList::verify(good, world.trust.root_keys()).is_ok() {
             prop_assert!(KeyList::verify(bad.into(), world.trust.root_keys()).is_err());
         }

@@ -41,6 +41,7 @@ KEYS = json.loads((HERE / "keys.json").read_text())
 # SPEC.md, "Limits".
 MANIFEST_BYTES, PAGE_BYTES, RECEIPT_BYTES = 48 * 1024, 48 * 1024, 4 * 1024
 KEY_LIST_BYTES, HEADER_BYTES, PROOF_BYTES = 32 * 1024, 16 * 1024, 12 * 1024
+LOGBOOK_HEAD_BYTES, COUNTERSIGNATURE_BYTES = 12 * 1024, 4 * 1024
 FOOTAGE_BYTES, SEGMENT_BYTES, FRAME_BYTES = 4 * 1024 * 1024, 4 * 1024 * 1024 + 64, 64 * 1024
 RECORDING_SEGMENTS, CHAIN_CERTIFICATES, CHAIN_BYTES = 1 << 22, 4, 8 * 1024
 
@@ -257,6 +258,22 @@ PRIVATE = table(
     optional=("media_type", "officer", "case", "position", "muted"),
 )
 OBJECT = table({1: ("object", octets())})
+REPEATER = row(name, uint(16))
+HEAD = row(octets(16), uint(64), DIGEST)
+LOGBOOK_HEAD = table(
+    {1: ("version", uint(16)), 2: ("repeater", REPEATER), 3: ("head", HEAD), 4: ("signed", TIME)}
+)
+COUNTERSIGNATURE = table(
+    {
+        1: ("version", uint(16)),
+        2: ("site", name),
+        3: ("repeater", REPEATER),
+        4: ("head", HEAD),
+        5: ("told", TIME),
+        6: ("signed", TIME),
+    }
+)
+VERDICT = one_of("signed", "behind", "forked", "refused", "unavailable")
 REASON = one_of(
     "wrong-digest", "bad-signature", "unknown-recipient", "not-my-site", "malformed", "not-wanted", "store-failed",
     "version",
@@ -325,6 +342,14 @@ MESSAGES = {
     19: ("receipt", OBJECT),
     20: ("busy", table({1: ("about", DIGEST), 2: ("class", CLASS), 3: ("retry_after_ms", uint(64))})),
     21: ("refused", table({1: ("about", DIGEST), 2: ("reason", REASON), 3: ("text", text)})),
+    35: ("logbook-head", OBJECT),
+    36: (
+        "countersignature",
+        table(
+            {1: ("about", DIGEST), 2: ("verdict", VERDICT), 3: ("signature", octets()), 4: ("text", text)},
+            optional=("signature",),
+        ),
+    ),
     62: ("unsupported", table({1: ("number", uint(16))})),
     63: ("error", table({1: ("code", uint(32)), 2: ("text", text)})),
 }
@@ -468,15 +493,15 @@ def verify_sign1(data, parts, kind, key_point):
     return payload
 
 
-def evidence(data, kind, limit, revocation=None):
-    """The payload, and the serial of the device that signed."""
+def evidence(data, kind, limit, revocation=None, role="device"):
+    """The payload, and who signed: a device's serial, a repeater's station and number."""
     parts = sign1(data, limit)
     chain = parts[0].get(33)
     chain = [chain] if type(chain) is bytes else chain
     good = type(chain) is list and len(chain) <= CHAIN_CERTIFICATES and all(type(c) is bytes for c in chain)
     need(good, "malformed")
-    urn, numbers, _ = verify_chain(chain, "device", revocation=revocation)
-    return verify_sign1(data, parts, kind, point(numbers)), urn.rsplit(":", 1)[1]
+    urn, numbers, _ = verify_chain(chain, role, revocation=revocation)
+    return verify_sign1(data, parts, kind, point(numbers)), urn.split(":", 3)[3]
 
 
 def statement(data, kind, limit, find):
@@ -646,7 +671,8 @@ def open_key_list(data):
     return body
 
 
-def open_receipt(data, keys):
+def by_a_site(data, kind, limit, keys):
+    """The payload of what a receipt key of the list signed, and whose key that is."""
     owner = {}
 
     def find(kid):
@@ -658,10 +684,31 @@ def open_receipt(data, keys):
                 return at
         raise Refused("unknown-key")
 
-    body = RECEIPT(of_version_1(statement(data, "bwc/receipt/1", RECEIPT_BYTES, find)))
+    return statement(data, kind, limit, find), owner
+
+
+def open_receipt(data, keys):
+    payload, owner = by_a_site(data, "bwc/receipt/1", RECEIPT_BYTES, keys)
+    body = RECEIPT(of_version_1(payload))
     need(len(body["segments"]) <= 64 and len(body["manifests"]) <= 64, "invalid")
     need(body["site"] == owner["site"], "wrong-site")
     need([body["site"], body["epoch"]] not in keys["void_epochs"], "void-epoch")
+    return body
+
+
+def open_head(data):
+    payload, signer = evidence(data, "bwc/logbook-head/1", LOGBOOK_HEAD_BYTES, role="repeater")
+    body = LOGBOOK_HEAD(of_version_1(payload))
+    need(body["head"][1] > 0, "invalid")
+    need("{}:{}".format(*body["repeater"]) == signer, "wrong-repeater")
+    return body
+
+
+def open_countersignature(data, keys):
+    payload, owner = by_a_site(data, "bwc/countersignature/1", COUNTERSIGNATURE_BYTES, keys)
+    body = COUNTERSIGNATURE(of_version_1(payload))
+    need(body["head"][1] > 0, "invalid")
+    need(body["site"] == owner["site"], "wrong-site")
     return body
 
 
@@ -859,6 +906,27 @@ def judge_recording(case):
     return {"footage": footage.hex(), "segments": end[0]}
 
 
+def judge_logbook_head(case):
+    data, known = data_of(case), case["given"]["known"]
+    body = open_head(data)
+    incarnation, entries, chain_hash = body["head"]
+    if known and known[-1][0] == incarnation:
+        need(entries >= known[-1][1], "behind")
+        need(entries > known[-1][1] or chain_hash == known[-1][2], "forked")
+    else:
+        need(all(incarnation != before[0] for before in known), "behind")
+    return {**body, "digest": sha256(data).hex()}
+
+
+def judge_countersignature(case):
+    given = case["given"]
+    body = open_countersignature(data_of(case), open_key_list(bytes.fromhex(given["key_list"])))
+    head = open_head(bytes.fromhex(given["head"]))
+    same = (body["repeater"], body["head"], body["told"]) == (head["repeater"], head["head"], head["signed"])
+    need(same, "not-covered")
+    return body
+
+
 def read_message(data):
     value = one_item(data)
     need(type(value) is list and len(value) == 2, "malformed")
@@ -907,6 +975,8 @@ JUDGES = {
     "release": judge_release,
     "device-proof": judge_device_proof,
     "recording": judge_recording,
+    "logbook-head": judge_logbook_head,
+    "countersignature": judge_countersignature,
     "message": judge_message,
     "frame": judge_frame,
 }
@@ -933,6 +1003,8 @@ GRAMMAR = {
     "device-proof": ("proof-object", "evidence-protected", None),
     "receipt": ("receipt-object", "statement-protected", "receipt"),
     "key-list": ("key-list-object", "statement-protected", "key-list"),
+    "logbook-head": ("logbook-head-object", "evidence-protected", "logbook-head"),
+    "countersignature": ("countersignature-object", "statement-protected", "countersignature"),
 }
 CDDL = (HERE.parent / "bwc.cddl").read_text()
 SCHEMAS = {}

@@ -6,11 +6,14 @@
 #![allow(clippy::unwrap_used, reason = "a maker of test data")]
 
 mod book;
+#[path = "../../tests/vectors/heads.rs"]
+mod heads;
 mod inventories;
 #[path = "../../tests/vectors/judge.rs"]
 mod judge;
 #[path = "../../tests/vectors/keys.rs"]
 mod keys;
+mod logbooks;
 mod messages;
 mod pki;
 mod sealed;
@@ -45,6 +48,8 @@ fn main() {
     statements::receipts(&world).write(&folder);
     statements::releases(&world).write(&folder);
     whole::recordings(&world).write(&folder);
+    logbooks::heads(&world).write(&folder);
+    logbooks::countersignatures(&world).write(&folder);
     messages::messages(&world).write(&folder);
     messages::frames(&world).write(&folder);
 }

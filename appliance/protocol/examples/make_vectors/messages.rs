@@ -8,8 +8,8 @@ use minicbor::bytes::ByteVec;
 use protocol::ids::Incarnation;
 use protocol::manifest::Class;
 use protocol::message::{
-    ArchiveHello, Busy, BytesFollow, CameraHello, Code, Message, Pull, Put, Reason, Release,
-    Released, RepeaterHello, VERSIONS, Want, WantManifests,
+    ArchiveHello, Busy, BytesFollow, CameraHello, Code, HeadVerdict, Message, Pull, Put, Reason,
+    Release, Released, RepeaterHello, VERSIONS, Want, WantManifests,
 };
 use protocol::{codec, limits};
 use serde_json::json;
@@ -136,6 +136,8 @@ fn archive_hop(w: &World) -> Vec<(&'static str, Message)> {
         grant: 8,
     };
     let receipt = w.statement(protocol::receipt::KIND, &w.receipt(), "seoul");
+    let kind = protocol::logbook::COUNTERSIGNATURE_KIND;
+    let signature = w.statement(kind, &w.countersignature(), "seoul").into();
     vec![
         ("offer", Message::Offer(w.manifest(&w.first()).into())),
         ("want", Message::Want(want)),
@@ -180,6 +182,30 @@ fn archive_hop(w: &World) -> Vec<(&'static str, Message)> {
         (
             "refused, version",
             Message::refused(manifest, Reason::Version, "update this program"),
+        ),
+        (
+            "logbook-head",
+            Message::LogbookHead(w.signed_head(&w.head()).into()),
+        ),
+        (
+            "countersignature",
+            Message::countersignature(digest, HeadVerdict::Signed, Some(&signature), ""),
+        ),
+        (
+            "countersignature, behind",
+            Message::countersignature(digest, HeadVerdict::Behind, Some(&signature), "entry 701"),
+        ),
+        (
+            "countersignature, forked",
+            Message::countersignature(digest, HeadVerdict::Forked, Some(&signature), ""),
+        ),
+        (
+            "countersignature, refused",
+            Message::countersignature(digest, HeadVerdict::Refused, None, "another repeater's"),
+        ),
+        (
+            "countersignature, unavailable",
+            Message::countersignature(digest, HeadVerdict::Unavailable, None, "no space"),
         ),
         ("unsupported", Message::Unsupported(32)),
         ("error", Message::error(Code::NotHere, "no such segment")),
@@ -329,6 +355,15 @@ fn refuse_limits(w: &World, b: &mut Book<'_>) {
     let error = Message::error(Code::Internal, "");
     let text = changed(&error, |m| put(&mut m[1], 2, Cbor::from("x".repeat(1025))));
     b.refuse("a text of 1,025 bytes", "limit", raw(&text));
+    let answer = Message::countersignature(digests[0], HeadVerdict::Refused, None, "");
+    let text = changed(&answer, |m| put(&mut m[1], 4, Cbor::from("x".repeat(1025))));
+    b.refuse(
+        "a countersignature's text of 1,025 bytes",
+        "limit",
+        raw(&text),
+    );
+    let verdict = changed(&answer, |m| put(&mut m[1], 2, Cbor::from(5)));
+    b.refuse("an unknown verdict of a head", "malformed", raw(&verdict));
 }
 
 /// Frames: what a control stream carries.
@@ -355,6 +390,12 @@ pub(crate) fn frames(w: &World) -> Book<'_> {
         raw(&all.flat_map(|(_, m)| frame(&m)).collect::<Vec<_>>()),
     );
     let whole = frame(&two);
+    let heads = archive_hop(w).into_iter().map(|(_, m)| m);
+    let heads = heads.filter(|m| matches!(m.number(), 35 | 36));
+    b.accept(
+        "heads of a logbook and answers",
+        raw(&heads.flat_map(|m| frame(&m)).collect::<Vec<_>>()),
+    );
     b.refuse("cut inside the length", "truncated", raw(&whole[..3]));
     b.refuse(
         "cut inside the body",

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use ciborium::Value as Cbor;
 use protocol::cose::{sign_evidence, sign_statement, to_cbor};
 use protocol::header::{self, Private, SealedHeader};
-use protocol::ids::{CameraId, Digest, Incarnation, RecordingId, StoreEpoch, Time};
+use protocol::identity::{Revocation, Usage, When, verify_chain};
+use protocol::ids::{CameraId, Digest, Incarnation, RecordingId, RepeaterId, StoreEpoch, Time};
 use protocol::keylist::{self, KeyList, ReceiptKey, Recipient, RecipientRole, State, VoidEpoch};
+use protocol::logbook::{self, LogbookHead};
 use protocol::manifest::{self, Class, End, EndReason, HeaderEntry, Policy, SegmentEntry};
 use protocol::receipt;
 use protocol::segment::{self, Place, Sealed};
@@ -211,6 +213,47 @@ impl World {
             verdict: receipt::Verdict::Stored,
             signed: DAY.plus_ms(3_600_000),
             manifests: vec![self.named],
+        }
+    }
+
+    /// The body of a logbook's head, by the repeater of the test keys.
+    pub(crate) fn head(&self) -> logbook::HeadBody {
+        logbook::HeadBody {
+            version: logbook::VERSION,
+            repeater: self.repeater(),
+            head: LogbookHead {
+                incarnation: Incarnation([0x1b; 16]),
+                entries: 700,
+                hash: some_digest(700),
+            },
+            signed: DAY.plus_ms(7_200_000),
+        }
+    }
+
+    /// The repeater of the test keys.
+    pub(crate) fn repeater(&self) -> RepeaterId {
+        let chain = self.keys.chain("repeater");
+        let trust = self.keys.trust("root");
+        let (usage, undated) = (Usage::Client, When::Undated);
+        let verified = verify_chain(&chain, &trust, undated, usage, Revocation::Ignore).unwrap();
+        verified.identity.as_repeater().unwrap()
+    }
+
+    /// A head that the repeater's link key signs, whatever it says.
+    pub(crate) fn signed_head(&self, body: &logbook::HeadBody) -> Vec<u8> {
+        self.evidence_by(logbook::HEAD_KIND, to_cbor(body), "repeater", "repeater")
+    }
+
+    /// What a site says of that head.
+    pub(crate) fn countersignature(&self) -> logbook::Body {
+        let head = self.head();
+        logbook::Body {
+            version: logbook::VERSION,
+            site: "seoul".parse().unwrap(),
+            repeater: head.repeater,
+            head: head.head,
+            told: head.signed,
+            signed: DAY.plus_ms(7_200_450),
         }
     }
 

@@ -234,6 +234,46 @@ pub struct Refused {
     pub text: String,
 }
 
+/// What an archive says of the head of a logbook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum HeadVerdict {
+    /// It is countersigned.
+    #[n(0)]
+    Signed,
+    /// It has fewer entries than were countersigned before, or is of an incarnation that another has followed.
+    #[n(1)]
+    Behind,
+    /// It has as many entries as were countersigned before, and another hash.
+    #[n(2)]
+    Forked,
+    /// It does not verify, or speaks for another repeater.
+    #[n(3)]
+    Refused,
+    /// The site's store or key fails: sent again after a while.
+    #[n(4)]
+    Unavailable,
+}
+
+/// An archive's answer to the head of a logbook.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Countersigned {
+    /// SHA-256 of the signed head.
+    #[n(1)]
+    pub about: Digest,
+    /// What came of it.
+    #[n(2)]
+    pub verdict: HeadVerdict,
+    /// [`crate::logbook::Countersignature`]: of this head where it is signed; where it is behind or forked, of the one
+    /// that stands against it.
+    #[n(3)]
+    pub signature: Option<ByteVec>,
+    /// For the log.
+    #[n(4)]
+    pub text: String,
+}
+
 /// Something that the peer sent cannot be answered; the session goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

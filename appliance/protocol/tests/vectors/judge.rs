@@ -23,7 +23,7 @@ use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use crate::keys::{Keys, hex, to_hex};
-use crate::show;
+use crate::{heads, show};
 
 /// Fields, or the reason.
 pub(crate) type Verdict = Result<Value, String>;
@@ -42,6 +42,8 @@ pub(crate) fn judge(kind: &str, case: &Value, keys: &Keys) -> Verdict {
         "release" => release(case, keys),
         "device-proof" => device_proof(case, keys),
         "recording" => recording(case, keys),
+        "logbook-head" => heads::logbook_head(case, keys),
+        "countersignature" => heads::countersignature(case, keys),
         "message" => message(case),
         "frame" => frame(case),
         other => panic!("no kind of vectors: {other}"),
@@ -49,7 +51,7 @@ pub(crate) fn judge(kind: &str, case: &Value, keys: &Keys) -> Verdict {
 }
 
 /// The bytes under test: hexadecimal, filled up with zeros where the case says `pad_to`.
-fn bytes(case: &Value) -> Bytes {
+pub(crate) fn bytes(case: &Value) -> Bytes {
     let mut bytes = hex(&case["bytes"]);
     if let Some(length) = case["pad_to"].as_u64() {
         bytes.resize(usize::try_from(length).unwrap(), 0);
@@ -57,7 +59,7 @@ fn bytes(case: &Value) -> Bytes {
     bytes.into()
 }
 
-fn digest(value: &Value) -> Digest {
+pub(crate) fn digest(value: &Value) -> Digest {
     Digest::from_slice(&hex(value)).unwrap()
 }
 
@@ -76,7 +78,7 @@ fn content_key(value: &Value) -> SymmetricKey {
     SymmetricKey::new(hex(value).try_into().unwrap())
 }
 
-fn listed(value: &Value, keys: &Keys) -> KeyList {
+pub(crate) fn listed(value: &Value, keys: &Keys) -> KeyList {
     KeyList::verify(hex(value).into(), &[keys.public("root")]).unwrap()
 }
 
@@ -90,7 +92,7 @@ fn named(case: &Value, bytes: &[u8]) -> Result<(), String> {
 }
 
 /// Encoding what was read gives the same payload, save where the case holds keys of a later version.
-fn same_again(case: &Value, signed: &[u8], payload: &[u8]) {
+pub(crate) fn same_again(case: &Value, signed: &[u8], payload: &[u8]) {
     let envelope = CoseSign1::from_tagged_slice(signed).unwrap();
     if case["later_keys"] != json!(true) {
         assert_eq!(
@@ -101,7 +103,7 @@ fn same_again(case: &Value, signed: &[u8], payload: &[u8]) {
     }
 }
 
-fn envelope(e: &CoseError) -> String {
+pub(crate) fn envelope(e: &CoseError) -> String {
     match e {
         CoseError::TooLong { .. } => "too-long".into(),
         CoseError::Malformed(_) => "malformed".into(),
@@ -205,7 +207,7 @@ fn header(case: &Value, keys: &Keys) -> Verdict {
 
 /// Trust with a revocation list that names a device which signs some of the vectors: it must change no verdict,
 /// since revocation ends sessions and not custody.
-fn for_evidence(keys: &Keys) -> Trust {
+pub(crate) fn for_evidence(keys: &Keys) -> Trust {
     keys.trust_revoking(&json!("device-2-revoked"))
 }
 

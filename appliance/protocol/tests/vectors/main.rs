@@ -5,6 +5,7 @@
 //! this project.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod heads;
 mod judge;
 mod keys;
 mod show;
@@ -23,7 +24,7 @@ fn read(file: &Path) -> Value {
 }
 
 /// Kinds, each with the cases that it must at least have.
-const KINDS: [(&str, usize); 13] = [
+const KINDS: [(&str, usize); 15] = [
     ("certificate", 8),
     ("segment", 8),
     ("header", 10),
@@ -35,6 +36,8 @@ const KINDS: [(&str, usize); 13] = [
     ("release", 8),
     ("device-proof", 5),
     ("recording", 7),
+    ("logbook-head", 15),
+    ("countersignature", 15),
     ("message", 30),
     ("frame", 5),
 ];

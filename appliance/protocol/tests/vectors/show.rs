@@ -1,12 +1,13 @@
 //! What an object says, as the JSON of the vectors' `fields`: names as in SPEC.md's CDDL, bytes in
 //! hexadecimal, enumerations by name, absent members left out.
 
-use protocol::ids::{CameraId, Range, RecordingId};
+use protocol::ids::{CameraId, Range, RecordingId, RepeaterId};
 use protocol::keylist::{RecipientRole, State};
+use protocol::logbook::LogbookHead;
 use protocol::manifest::{Class, EndReason, Policy};
-use protocol::message::{Message, Reason};
+use protocol::message::{Countersigned, HeadVerdict, Message, Reason};
 use protocol::receipt::Verdict;
-use protocol::{header, inventory, keylist, manifest, receipt};
+use protocol::{header, inventory, keylist, logbook, manifest, receipt};
 use serde_json::{Map, Value, json};
 
 use crate::keys::to_hex;
@@ -193,6 +194,8 @@ pub(crate) fn message(m: &Message) -> Value {
             "refused",
             json!({"about": digest(&r.about), "reason": reason(r.reason), "text": r.text}),
         ),
+        Message::LogbookHead(b) => ("logbook-head", json!({ "object": to_hex(b) })),
+        Message::Countersignature(c) => ("countersignature", countersigned(c)),
         Message::Unsupported(n) => ("unsupported", json!({ "number": n })),
         Message::Error(e) => ("error", json!({"code": e.code, "text": e.text})),
         Message::Unknown(_) => ("unknown", json!({})),
@@ -243,6 +246,47 @@ fn hello(m: &Message) -> (&'static str, Value) {
         ),
         other => unreachable!("{other:?} is no hello"),
     }
+}
+
+fn countersigned(c: &Countersigned) -> Value {
+    let verdict = match c.verdict {
+        HeadVerdict::Signed => "signed",
+        HeadVerdict::Behind => "behind",
+        HeadVerdict::Forked => "forked",
+        HeadVerdict::Refused => "refused",
+        HeadVerdict::Unavailable => "unavailable",
+    };
+    present([
+        ("about", to_hex(c.about.as_bytes())),
+        ("verdict", json!(verdict)),
+        ("signature", json!(c.signature.as_ref().map(|b| to_hex(b)))),
+        ("text", json!(c.text)),
+    ])
+}
+
+fn head(h: &LogbookHead) -> Value {
+    json!([
+        to_hex(&h.incarnation.0),
+        h.entries,
+        to_hex(h.hash.as_bytes())
+    ])
+}
+
+fn repeater(r: &RepeaterId) -> Value {
+    json!([r.station.as_str(), r.n])
+}
+
+pub(crate) fn logbook_head(b: &logbook::HeadBody) -> Value {
+    json!({
+        "version": b.version, "repeater": repeater(&b.repeater), "head": head(&b.head), "signed": b.signed.0,
+    })
+}
+
+pub(crate) fn countersignature(b: &logbook::Body) -> Value {
+    json!({
+        "version": b.version, "site": b.site.as_str(), "repeater": repeater(&b.repeater), "head": head(&b.head),
+        "told": b.told.0, "signed": b.signed.0,
+    })
 }
 
 fn reason(r: Reason) -> &'static str {
