@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use protocol::cose::RepeaterSigner;
 use protocol::identity::{
     IdentityError, Revocation, Role, Trust, Usage, Verified, When, verify_chain,
 };
+use protocol::suite::SigningKey;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -47,6 +49,8 @@ pub struct Credentials {
     pub trust: Trust,
     /// What its own certificate says.
     pub own: Verified,
+    /// With what a repeater signs the heads of its logbook; none in other roles, and where the key is no PKCS#8.
+    pub signer: Option<Arc<RepeaterSigner>>,
 }
 
 /// A file that cannot serve, and how to mend it.
@@ -111,12 +115,22 @@ impl Credentials {
         let own = verify_chain(&chain, &trust, When::Undated, usage, Revocation::Ignore)
             .map_err(Misfit::Chain)?;
         own.identity.require(role).map_err(Misfit::Chain)?;
+        let signer = own.identity.as_repeater().and_then(|repeater| {
+            let key = SigningKey::from_pkcs8(key.secret_der()).ok()?;
+            let chain = chain.clone();
+            Some(Arc::new(RepeaterSigner {
+                key,
+                chain,
+                repeater,
+            }))
+        });
         let certified =
             CertifiedKey::from_der(chain, key, &tls::provider()).map_err(Misfit::Key)?;
         Ok(Credentials {
             certified: Arc::new(certified),
             trust,
             own,
+            signer,
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::rows::{Key, key, tag};
 
 /// Every code, and what to do about it.
-pub const CODES: [(&str, &str); 19] = [
+pub const CODES: [(&str, &str); 22] = [
     (
         "camera_incarnation",
         "the camera's storage was wiped or replaced: ask who did it, and what had not been offloaded",
@@ -20,6 +20,10 @@ pub const CODES: [(&str, &str); 19] = [
     (
         "copy_damaged",
         "the copy here went bad and is pulled again; if it comes back, check the disk (smartctl)",
+    ),
+    (
+        "countersigned_damaged",
+        "what archives countersigned of the logbook could not be read; the next countersignature is kept anew: check the disk",
     ),
     (
         "digest_owned",
@@ -50,8 +54,16 @@ pub const CODES: [(&str, &str); 19] = [
         "wait: new footage is taken meanwhile, older footage goes on when it is done; see the log for why",
     ),
     (
+        "logbook_behind",
+        "an archive has seen more of the logbook than is here: ask who put an older copy back; restart the daemon, which begins a new logbook that names what is missing",
+    ),
+    (
         "logbook_damaged",
         "the logbook was damaged and a new one begun: keep the old file, check the disk",
+    ),
+    (
+        "logbook_forked",
+        "an archive has seen another entry where this logbook has its own: ask whether two machines run with one spool's copies; restart the daemon, which begins a new logbook",
     ),
     (
         "manifest_conflict",
@@ -93,14 +105,16 @@ pub const CODES: [(&str, &str); 19] = [
 
 /// The codes of what happened once and that no later event undoes: a person looks into it and settles it. The others
 /// go when their cause is gone.
-pub const SETTLED_BY_A_PERSON: [&str; 11] = [
+pub const SETTLED_BY_A_PERSON: [&str; 13] = [
     "camera_incarnation",
     "digest_owned",
     "header_changed",
     "interim_kept",
     "inventory_lower",
     "key_list_damaged",
+    "logbook_behind",
     "logbook_damaged",
+    "logbook_forked",
     "manifest_conflict",
     "manifest_limit",
     "recordings_missing",

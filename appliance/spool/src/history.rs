@@ -1,8 +1,10 @@
 //! The logbook as others read it: every entry from the first to the last synced one, with the chain checked.
 //! Changes nothing; memory for one entry.
 
+use protocol::logbook::LogbookHead;
+
 use crate::error::SpoolError;
-use crate::logbook::{Entry, Logbook, LogbookHead};
+use crate::logbook::{Entry, Logbook};
 use crate::spool::Spool;
 
 impl Spool {

@@ -16,6 +16,7 @@
 //! refused/<digest>     copies that were not what their names say: 1 % of the capacity, oldest dropped first
 //! logbook              append-only, hash-chained: receipts whole, stages reached, contacts, alarms, commands
 //! logbook.damaged-<n>  one of which entries are lost; the logbook's first entry names its last known head
+//! countersigned        of each archive site the newest head of the logbook that it countersigned, replaced as a whole
 //! ledger/              sled: every row derived from the above, with a sum over all of them
 //! ledger.next/         a fresh one in the making, or an old one that is being removed
 //! ballast              given up when the ledger meets a full disk
@@ -50,6 +51,11 @@
 //! 4. the logbook is written and synced (`commit 4`);
 //! 5. the ledger's batch is applied, flushed, and its file synced (`commit 5`);
 //! 6. tokens are made (`commit 6`).
+//!
+//! **Countersignature** ([`Spool::countersigned`]):
+//! 1. a site is told of no head but one that step 4 of a commit has synced (`commit 4`);
+//! 2. what it answers is written beside the file `countersigned`, and gets its name with the next commit (`commit 2`);
+//! 3. the same commit notes it in the logbook (`commit 4`).
 //!
 //! **Receipt** ([`Spool::receipt`]):
 //! 1. it is staged (`receipt 1`);
@@ -112,7 +118,7 @@
 //! Modules are in reading order: the disk (`folder`, `logbook`, `ledger`), the books (`rows`, `names`, `totals`,
 //! `books`), then the footage's way (`announce`, `inventory`, `pull`, `commit` with `moves`, `forward`, `copies`,
 //! `release`, `reclaim`, `forget`), then `start` with `succession`, `load`, `mend`, `rebuild` and `interim`; `contact` notes
-//! who came; `scrub`, `verify`, `status` and `history` look, and `look` at a spool that nobody uses.
+//! who came, `countersigned` keeps what archives have seen of the logbook; `scrub`, `verify`, `status` and `history` look, and `look` at a spool that nobody uses.
 
 pub mod alarm;
 mod announce;
@@ -120,6 +126,7 @@ mod books;
 mod commit;
 mod contact;
 mod copies;
+mod countersigned;
 pub mod early_writeback;
 mod error;
 mod faults;
@@ -155,13 +162,15 @@ pub use alarm::{Alarm, Settled};
 pub use announce::{Admission, AdmitRefusal};
 pub use commit::{Committed, Durable, Pending};
 pub use contact::{ClockOffset, Contact, Meeting};
+pub use countersigned::Countersigning;
 pub use error::{Reaction, SpoolError};
 pub use faults::{Fault, Faults};
 pub use forward::{OfferTask, PutTask, ReceiptOutcome};
 pub use interim::{Opened, Rebuild};
 pub use inventory::{InventoryOutcome, InventoryPages};
-pub use logbook::{Entry, LogbookHead};
+pub use logbook::Entry;
 pub use look::{Look, try_ledger};
+pub use protocol::logbook::LogbookHead;
 pub use pull::{Finished, Incoming, PullTask};
 pub use reclaim::{Reclaimed, Space};
 pub use release::{DueReceipt, KeyListChange};

@@ -51,5 +51,9 @@ pub const ALARMS_PER_CODE: usize = 64;
 pub const SKIPPED_ROWS: usize = 8192;
 /// Bytes that are read or hashed at a time.
 pub const READ_BYTES: usize = 1 << 20;
+/// Sites whose newest countersignature is kept; of more, the one that was signed longest ago goes.
+pub const COUNTERSIGNED_SITES: usize = 16;
+/// The file that holds them, at most.
+pub const COUNTERSIGNED_BYTES: u64 = 128 << 10;
 /// Characters of a text that a camera says of itself and that is kept.
 pub const CONTACT_CHARS: usize = 64;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::custody::Stage;
 use protocol::ids::{Digest, Incarnation, Time};
+use protocol::logbook::LogbookHead;
 use protocol::suite::{Hasher, sha256};
 
 use crate::error::{AtPath, SpoolError, is_full, is_unreadable};
@@ -27,17 +28,6 @@ const HEADER: usize = 24;
 const HASH: usize = 32;
 /// Kind, time and chain hash.
 const FRAME: usize = 1 + 8 + HASH;
-
-/// How far the logbook goes: what is countersigned by the archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogbookHead {
-    /// The logbook's incarnation.
-    pub incarnation: Incarnation,
-    /// Entries so far.
-    pub entries: u64,
-    /// The chain hash over all of them.
-    pub hash: Digest,
-}
 
 /// What an entry says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -363,6 +353,10 @@ impl Logbook {
     /// The end with what is staged.
     pub(crate) fn end(&self) -> Position {
         self.end
+    }
+    /// The end of what is synced.
+    pub(crate) fn synced(&self) -> Position {
+        self.synced
     }
     /// Bytes that wait for the next sync.
     pub(crate) fn staged_bytes(&self) -> usize {

@@ -14,6 +14,7 @@ use protocol::ids::{Digest, Incarnation, Time};
 use protocol::keylist::KeyList;
 use protocol::receipt::Receipt;
 
+use crate::countersigned::{self, Countersigned};
 use crate::error::{AtPath, SpoolError};
 use crate::folder::{Folder, Place};
 use crate::hashing::HashThread;
@@ -31,6 +32,8 @@ const SUSPECT: &str =
     "a sync failed since the machine started: what is read here may not be what the disk holds";
 const NOT_TAKEN_OVER: &str =
     "it holds what came while the ledger was rebuilt, and is not taken over yet";
+const NEXT_SIGNATURE: &str =
+    "the running daemon keeps the next countersignature anew; check the disk (smartctl, dmesg)";
 const INTERRUPTED: &str =
     "it was never whole, or it is damaged: `repeaterd recover` finds out which";
 
@@ -56,6 +59,8 @@ pub struct Look {
     /// What became Held behind the ledger's mark: the next start enters it.
     behind: Vec<Digest>,
     stages: Stages,
+    /// The logbook says that a site countersigned.
+    noted: bool,
     problems: Vec<Problem>,
     total_bytes: u64,
 }
@@ -124,10 +129,16 @@ impl Look {
         let names = [Place::Segments, Place::Manifests].map(|p| digests_in(&folder.place(p)));
         let length = |d: &Digest| fs::metadata(folder.segment(d)).map_or(0, |m| m.len());
         let total_bytes = names[0].iter().map(length).sum();
+        let signed = Countersigned::read(&folder, &keys)?;
+        if let Some(why) = signed.damage() {
+            let path = folder.path(countersigned::NAME);
+            problems.push(Problem::of(&path, why, NEXT_SIGNATURE));
+        }
         let opening = Opening {
             hashing: HashThread::start().at(&options.dir)?,
             folder,
             logbook,
+            signed,
             keys,
             trust,
             capacity_bytes: options.capacity_bytes,
@@ -141,6 +152,7 @@ impl Look {
             names,
             behind,
             stages: HashMap::new(),
+            noted: false,
             problems,
             total_bytes,
         })
@@ -168,13 +180,23 @@ impl Look {
             }
             VerifyFrom::Manifests(from) if !self.rows => self.manifests_by_name(from, budget_bytes),
             VerifyFrom::Logbook(at) => {
-                let Look { spool, stages, .. } = self;
-                let mut each = |entry| {
-                    if let Entry::Custody { changes, .. } = entry {
-                        stages.extend(changes);
-                    }
+                let Look {
+                    spool,
+                    stages,
+                    noted,
+                    ..
+                } = self;
+                let mut each = |entry| match entry {
+                    Entry::Custody { changes, .. } => stages.extend(changes),
+                    Entry::Note(text) => *noted |= countersigned::is_note(&text),
+                    Entry::Receipt(_) => {}
                 };
                 let mut step = spool.verify_logbook(at, budget_bytes, &mut each)?;
+                if step.next.is_none() && *noted && spool.signed.is_missing() {
+                    let what = "it is gone, and the logbook says that archives countersigned";
+                    let path = spool.folder.path(countersigned::NAME);
+                    step.problems.push(Problem::of(&path, what, NEXT_SIGNATURE));
+                }
                 if step.next.is_none() && self.rows && step.problems.is_empty() {
                     step.next = Some(VerifyFrom::Rows);
                 }

@@ -94,6 +94,7 @@ fn reopened(spool: Spool) -> Result<Spool, SpoolError> {
         capacity_bytes,
         marks,
         ledger_bytes,
+        signed,
         ..
     } = spool;
     let (logbook, keys) = (books.logbook, books.keys);
@@ -102,6 +103,7 @@ fn reopened(spool: Spool) -> Result<Spool, SpoolError> {
         folder,
         hashing,
         logbook,
+        signed,
         keys,
         trust,
         capacity_bytes,

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 
 use protocol::identity::Trust;
 use protocol::ids::{Digest, Time};
+use protocol::logbook::LogbookHead;
 use protocol::pressure::{Gate, Watermarks};
 use protocol::receipt::Receipt;
 use protocol::suite::Hasher;
@@ -18,12 +19,13 @@ use protocol::suite::Hasher;
 use crate::alarm::{Alarm, Alarms, SETTLED_BY_A_PERSON, Settled};
 use crate::books::Books;
 use crate::contact::Contact;
+use crate::countersigned::Countersigned;
 use crate::error::SpoolError;
 use crate::faults::Faults;
 use crate::folder::Folder;
 use crate::hashing::HashThread;
 use crate::limits;
-use crate::logbook::{Entry, LogbookHead};
+use crate::logbook::Entry;
 
 /// What a spool is opened with.
 #[derive(Clone, Debug)]
@@ -142,6 +144,8 @@ pub struct Spool {
     /// See [`Options::ledger_bytes`].
     pub(crate) ledger_bytes: u64,
     pub(crate) scrub: crate::scrub::Cursor,
+    /// What sites have seen of the logbook.
+    pub(crate) signed: Countersigned,
     /// When it was opened: the time of what the start mends.
     pub(crate) opened: Time,
     /// The folder `segments` of the spool that is being rebuilt, where this is the interim one.

@@ -37,6 +37,7 @@ use protocol::pressure::{Gate, Watermarks};
 
 use crate::books::Books;
 use crate::commit::keep_ballast;
+use crate::countersigned::Countersigned;
 use crate::error::{AtPath, SpoolError};
 use crate::folder::{Folder, Place};
 use crate::hashing::HashThread;
@@ -67,6 +68,8 @@ pub struct StartReport {
     pub torn_bytes: u64,
     /// What the first entry of a new logbook says, where entries of the old one are lost.
     pub logbook_begun: Option<String>,
+    /// Of the logbook that it follows, entries that an archive has countersigned and that cannot be read here.
+    pub countersigned_beyond: u64,
     /// Copies that were missing or of the wrong length.
     pub missing: usize,
     /// Files that nothing vouched for, removed.
@@ -150,6 +153,7 @@ impl StartReport {
             None => broken.what.clone(),
         };
         self.logbook_begun = Some(broken.what.clone());
+        self.countersigned_beyond = broken.beyond;
         self.lost
             .push(format!("entries of the logbook: the new one {kept}"));
         alarms.push(("logbook_damaged", "logbook".into(), kept));
@@ -161,6 +165,7 @@ pub(crate) struct Opening {
     pub(crate) folder: Folder,
     pub(crate) hashing: HashThread,
     pub(crate) logbook: Logbook,
+    pub(crate) signed: Countersigned,
     pub(crate) keys: KeyList,
     pub(crate) trust: Trust,
     pub(crate) capacity_bytes: u64,
@@ -176,6 +181,7 @@ impl Opening {
             folder,
             hashing,
             logbook,
+            signed,
             keys,
             trust,
             capacity_bytes,
@@ -229,6 +235,7 @@ impl Opening {
             started: false,
             ledger_bytes,
             scrub,
+            signed,
             opened: now,
             beside: None,
         }
@@ -324,11 +331,14 @@ impl Start {
             ..
         } = self;
         let quick = matches!(found, FoundLedger::Good(..));
-        let (logbook, broken) = succession::open(&mut folder, found.last(), quick, (fresh, now))?;
+        let signed = Countersigned::of_a_start(&folder, &self.keys, &mut report, &mut alarms)?;
+        let known = (found.last(), quick, &signed);
+        let (logbook, broken) = succession::open(&mut folder, known, (fresh, now))?;
         let opening = Opening {
             hashing: HashThread::start().at(&folder.place(Place::Root))?,
             folder,
             logbook,
+            signed,
             keys: self.keys,
             trust: self.trust,
             capacity_bytes: self.capacity_bytes,

@@ -18,6 +18,7 @@ use crate::error::SpoolError;
 use crate::logbook::{Entry, Logbook, Position};
 use crate::rows::{self, SegmentRow, tag};
 use crate::spool::Spool;
+use crate::succession::missing_head;
 
 /// Things looked at in one step at most, however small: bounds the answer.
 const ITEMS: usize = 256;
@@ -377,6 +378,10 @@ impl Spool {
             step.read_bytes += read.after.offset - at.offset;
             step.good.entries += 1;
             at = read.after;
+            if let Some(kept) = self.signed.contradicts(logbook.incarnation(), &at) {
+                let what = format!("entry {} is not the one that {kept}", at.entries);
+                step.problems.push(Problem::of(&path, what, RECOVER));
+            }
             each(read.entry);
         }
         if at.hash != head.hash || logbook.incarnation() != head.incarnation {
@@ -384,6 +389,9 @@ impl Spool {
                 "entry {} is not the one that was acknowledged",
                 head.entries
             );
+            step.problems.push(Problem::of(&path, what, RECOVER));
+        }
+        if let Some(what) = missing_head(&logbook, at, &self.signed)? {
             step.problems.push(Problem::of(&path, what, RECOVER));
         }
         Ok(step)

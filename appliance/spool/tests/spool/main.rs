@@ -8,6 +8,7 @@ mod custody;
 mod damage;
 mod disk;
 mod forget;
+mod heads;
 mod interim;
 mod matrix;
 mod model;

@@ -15,6 +15,7 @@ use protocol::ids::{Digest, Range};
 use protocol::suite::sha256;
 use spool::{Spool, StartReport};
 
+use crate::heads::signed_by;
 use crate::world::*;
 
 /// What is done to a file or folder.
@@ -48,6 +49,7 @@ enum Place {
     LedgerDb,
     LedgerSnapshot,
     Logbook,
+    Countersigned,
     /// The folder of segments; for the whole spool where nothing can be written.
     Directory,
 }
@@ -70,6 +72,7 @@ fn cells() -> Vec<(Action, Place)> {
         Place::LedgerDb,
         Place::LedgerSnapshot,
         Place::Logbook,
+        Place::Countersigned,
     ];
     let folder = [
         Action::Delete,
@@ -119,10 +122,12 @@ impl Case {
         let inventory = camera.inventory(1, 3, vec![listed], &[gone]);
         spool.inventory(&inventory, NOW).unwrap();
         spool.commit(NOW).unwrap();
+        signed_by(&world, &mut spool, "daejeon");
         drop(spool);
         copy_dir(&world.path(""), &world.dir.path().join("older"));
         let mut spool = world.open();
         keep(&mut spool, &camera, &footage[LATE]);
+        signed_by(&world, &mut spool, "daejeon");
         let mut case = Case {
             world,
             camera,
@@ -160,6 +165,7 @@ impl Case {
             Place::LedgerDb => self.world.path("ledger/db"),
             Place::LedgerSnapshot => snapshot(&self.world.path("ledger")),
             Place::Logbook => self.world.path("logbook"),
+            Place::Countersigned => self.world.path("countersigned"),
             Place::Directory => self.world.path("segments"),
         }
     }
@@ -176,7 +182,7 @@ impl Case {
             Place::Manifest => self.manifest(LATE),
             Place::LedgerDb => self.world.path("logbook"),
             Place::LedgerSnapshot => self.world.path("ledger/db"),
-            Place::Logbook => self.world.path("key-list"),
+            Place::Logbook | Place::Countersigned => self.world.path("key-list"),
             Place::Directory => self.world.path("manifests"),
         }
     }

@@ -8,7 +8,7 @@ use spool::{Entry, LogbookHead, Spool};
 
 use crate::world::*;
 
-fn first_entry(spool: &Spool) -> String {
+pub(crate) fn first_entry(spool: &Spool) -> String {
     let mut first = None;
     spool
         .history(|_, entry| _ = first.get_or_insert(entry))
@@ -19,7 +19,7 @@ fn first_entry(spool: &Spool) -> String {
     }
 }
 
-fn names(head: LogbookHead) -> String {
+pub(crate) fn names(head: LogbookHead) -> String {
     format!(
         "follows logbook {}, entry {}, chain hash {}: ",
         head.incarnation, head.entries, head.hash
@@ -27,7 +27,7 @@ fn names(head: LogbookHead) -> String {
 }
 
 /// A spool with an archived and a held recording, and the heads of its logbook after each entry.
-fn with_history(world: &World, camera: &Camera) -> (Vec<LogbookHead>, [Footage; 2]) {
+pub(crate) fn with_history(world: &World, camera: &Camera) -> (Vec<LogbookHead>, [Footage; 2]) {
     let mut spool = world.open();
     let footage = [camera.footage(0, &[1000, 2000]), camera.footage(1, &[3000])];
     keep(&mut spool, camera, &footage[0]);

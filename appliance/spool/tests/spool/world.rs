@@ -28,9 +28,9 @@ pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) trust: Trust,
     root: SigningKey,
-    ca: Issuer<'static, KeyPair>,
+    pub(crate) ca: Issuer<'static, KeyPair>,
     ca_der: rustls_pki_types::CertificateDer<'static>,
-    sites: BTreeMap<SiteId, SigningKey>,
+    pub(crate) sites: BTreeMap<SiteId, SigningKey>,
     pub(crate) capacity: u64,
     pub(crate) faults: Faults,
     /// Whether the ledger is written anew all the time.
