@@ -28,6 +28,12 @@ pub enum Alarm {
     InventoryLower,
     /// One serial, another incarnation.
     IncarnationNew,
+    /// A repeater's logbook goes back.
+    LogbookBehind,
+    /// A repeater's logbook says another entry where one was countersigned.
+    LogbookForked,
+    /// A repeater's logbook was begun anew.
+    LogbookNew,
     /// A header that no active recipient can open.
     RecipientInactive,
     /// A header that no recipient of the key list can open.
@@ -44,12 +50,15 @@ pub enum Alarm {
 
 impl Alarm {
     /// Every alarm.
-    pub const ALL: [Alarm; 11] = [
+    pub const ALL: [Alarm; 14] = [
         Alarm::StoreFailed,
         Alarm::ObjectDamaged,
         Alarm::Conflict,
         Alarm::InventoryLower,
         Alarm::IncarnationNew,
+        Alarm::LogbookBehind,
+        Alarm::LogbookForked,
+        Alarm::LogbookNew,
         Alarm::RecipientInactive,
         Alarm::RecipientUnknown,
         Alarm::CannotSign,
@@ -67,6 +76,9 @@ impl Alarm {
             Alarm::Conflict => "conflict",
             Alarm::InventoryLower => "inventory_lower",
             Alarm::IncarnationNew => "incarnation_new",
+            Alarm::LogbookBehind => "logbook_behind",
+            Alarm::LogbookForked => "logbook_forked",
+            Alarm::LogbookNew => "logbook_new",
             Alarm::RecipientInactive => "recipient_inactive",
             Alarm::RecipientUnknown => "recipient_unknown",
             Alarm::CannotSign => "cannot_sign",
@@ -92,6 +104,15 @@ impl Alarm {
             }
             Alarm::IncarnationNew => {
                 "find out why the camera's storage was initialised again, and whether all it held had arrived"
+            }
+            Alarm::LogbookBehind => {
+                "inquire at the station: an older copy of the repeater's spool was put back, or its logbook was cut"
+            }
+            Alarm::LogbookForked => {
+                "inquire at the station: the repeater's logbook was altered, or two machines run with copies of one spool"
+            }
+            Alarm::LogbookNew => {
+                "the first entry of the repeater's logbook says why: compare what it names with what stands here"
             }
             Alarm::RecipientInactive => {
                 "the camera seals to retired or escrow keys only: bring it the newest key list"

@@ -24,6 +24,7 @@ use tracing::info;
 use crate::admit;
 use crate::alarms::{Alarm, Alarms};
 use crate::config::Grants;
+use crate::heads::Heads;
 use crate::intake::{self, Room};
 use crate::inventories::Inventories;
 use crate::keys::Keys;
@@ -58,6 +59,8 @@ pub struct Gateway {
     pub listings: Listings,
     /// Newest inventory numbers.
     pub inventories: Inventories,
+    /// Whose logbook's head is being judged.
+    pub heads: Heads,
     /// Who has a session.
     pub visitors: Arc<Visitors>,
     /// Counters.
@@ -99,6 +102,7 @@ impl Gateway {
             turns: Turns::default(),
             listings: Listings::default(),
             inventories: Inventories::default(),
+            heads: Heads::default(),
             visitors: Arc::default(),
             metrics: Arc::new(metrics),
             alarms: Arc::new(alarms),

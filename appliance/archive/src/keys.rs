@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use protocol::ids::{Digest, RecordingId, SiteId, StoreEpoch, Time};
 use protocol::keylist::{KeyList, KeyListError, RecipientRole, State};
+use protocol::logbook::{Countersignature, LogbookError, SignedHead};
 use protocol::receipt::{self, Receipt, ReceiptError, Verdict};
 use protocol::suite::{PublicKey, SigningKey};
 
@@ -39,6 +40,9 @@ pub enum SignError {
     /// The form or the suite.
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
+    /// The same of a countersignature.
+    #[error(transparent)]
+    Countersignature(#[from] LogbookError),
 }
 
 /// What a receipt is to say.
@@ -124,7 +128,7 @@ impl Keys {
     /// Whether receipts may be signed now.
     ///
     /// # Errors
-    /// [`SignError`] but for [`SignError::Receipt`].
+    /// [`SignError::KeyNotActive`] and [`SignError::EpochVoid`].
     pub fn may_sign(&self) -> Result<(), SignError> {
         let list = self.list();
         let id = self.signing.public().id();
@@ -165,6 +169,20 @@ impl Keys {
             manifests: vec![draft.manifest],
         };
         Ok(Receipt::sign(body, &self.signing)?)
+    }
+
+    /// Countersigns the head of a repeater's logbook.
+    ///
+    /// # Errors
+    /// [`SignError`].
+    pub fn countersign(&self, head: &SignedHead, now: Time) -> Result<Countersignature, SignError> {
+        self.may_sign()?;
+        Ok(Countersignature::sign(
+            head,
+            self.site.clone(),
+            &self.signing,
+            now,
+        )?)
     }
 
     /// Who can open a header with these recipients.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the store's epoch | `epoch` |
 //! | newest key lists | `key-lists/<number>-<digest>.cose` |
+//! | what was countersigned of a repeater's logbooks | `logbooks/<station>/<n>` |
 //! | a camera's newest inventory | `inventories/<serial>/<incarnation>/<page>.cose` |
 //! | a manifest | `recordings/<serial>/<incarnation>/<number>/manifest-<index>-<digest>.cose` |
 //! | a recording's header | `recordings/<serial>/<incarnation>/<number>/header-<digest>` |
@@ -15,7 +16,7 @@
 //! put into the folder by somebody else is never taken for footage.
 
 use object_store::path::Path;
-use protocol::ids::{CameraId, Digest, Incarnation, RecordingId};
+use protocol::ids::{CameraId, Digest, Incarnation, RecordingId, RepeaterId};
 
 /// The object that holds the store's epoch.
 pub const EPOCH: &str = "epoch";
@@ -25,6 +26,9 @@ pub const RECORDINGS: &str = "recordings";
 pub const KEY_LISTS: &str = "key-lists";
 /// The newest inventory of each camera.
 pub const INVENTORIES: &str = "inventories";
+
+/// What was countersigned of each repeater's logbooks.
+pub const LOGBOOKS: &str = "logbooks";
 
 /// What a key within a recording's prefix names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +131,12 @@ pub fn inventory(camera: &CameraId, page: u32) -> Path {
 #[must_use]
 pub fn inventories_of(camera: &CameraId) -> Path {
     Path::from(format!("{INVENTORIES}/{}", camera.serial))
+}
+
+/// The key of what was countersigned of a repeater's logbooks.
+#[must_use]
+pub fn logbook(repeater: &RepeaterId) -> Path {
+    Path::from(format!("{LOGBOOKS}/{}/{}", repeater.station, repeater.n))
 }
 
 /// The key of a key list.

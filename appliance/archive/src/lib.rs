@@ -3,7 +3,7 @@
 //! Reading order is the footage's way. A repeater's [`session`] offers manifests, which [`admit`] verifies and
 //! looks up, in [`lookups`]' turn; [`offers`] is what a connection may put, which [`intake`] takes, checks and hands to the
 //! [`vault`], under names of [`layout`]; [`keys`] signs receipts for what is durable. [`gateway`] is what
-//! sessions share and how they live. Out again: [`export`] joins the [`chain`] of what was [`found`] and
+//! sessions share and how they live; [`heads`] countersigns how far a repeater's own logbook goes. Out again: [`export`] joins the [`chain`] of what was [`found`] and
 //! writes the exact original bytes; [`verify`] reads everything again.
 //!
 //! Invariants:
@@ -27,6 +27,7 @@ pub mod metrics;
 
 pub mod admit;
 pub mod gateway;
+pub mod heads;
 pub mod intake;
 pub mod inventories;
 pub mod listings;

@@ -51,6 +51,10 @@ pub const LISTING: Duration = Duration::from_secs(30);
 pub const LISTED_NAMES: usize = 131_072;
 /// Cameras whose newest inventory number is remembered.
 pub const CAMERAS: usize = 65_536;
+/// Incarnations of one repeater's logbook of which the newest head is kept; of more, the first one and the newest.
+pub const LOGBOOKS: usize = 32;
+/// What is kept of one repeater's logbooks, at most.
+pub const LOGBOOKS_BYTES: usize = 1 << 20;
 /// Alarms of one code kept at one time; further ones are logged only.
 pub const ALARMS_OF_ONE: usize = 128;
 /// Key lists listed in the store: the newest of them is taken.

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub receipts: IntCounter,
     /// Refusals, by reason.
     pub refusals: IntCounterVec,
+    /// Heads of logbooks answered, by verdict.
+    pub heads: IntCounterVec,
     /// Offers and puts put off.
     pub busy: IntCounter,
     /// Streams that stood still too long.
@@ -80,6 +82,11 @@ impl Metrics {
             ),
             receipts: counter("archive_receipts_total", "Receipts signed"),
             refusals: family("archive_refusals_total", "Refusals, by reason", "reason"),
+            heads: family(
+                "archive_logbook_heads_total",
+                "Heads of repeaters' logbooks answered, by verdict",
+                "verdict",
+            ),
             busy: counter("archive_busy_total", "Offers and puts put off"),
             stalled: counter("archive_stalled_total", "Streams that stood still too long"),
             sessions: gauge("archive_sessions", "Sessions open"),

@@ -34,9 +34,9 @@ use crate::keys::Draft;
 use crate::lookups::Queue;
 use crate::metrics::reason_name;
 use crate::offers::{Answer, Expected, Offers};
-use crate::{inventories, limits};
+use crate::{heads, inventories, limits};
 
-/// Inventory pages of one session being stored at one time: they stay in order.
+/// Inventory pages and heads of one session being stored at one time: they stay in order.
 const PAGES: usize = 1;
 
 /// Why a session ends, other than by its peer's wish.
@@ -58,6 +58,7 @@ enum Event {
     Announced(Result<(Put, RecvStream), String>),
     Received(Box<Expected>, Outcome),
     Page(Result<(), Refusal>, Digest),
+    Head(Box<Message>),
     KeyListKept,
 }
 
@@ -237,6 +238,7 @@ impl<'a> Session<'a> {
         match decode(frame)? {
             Message::Inventory(page) => self.inventory(page),
             Message::Offer(manifest) => self.offered(manifest),
+            Message::LogbookHead(head) => self.logbook_head(head),
             Message::Unknown(number) => self.outbox.push(Message::Unsupported(number)),
             Message::Error(error) => warn!(
                 peer = self.who,
@@ -261,6 +263,14 @@ impl<'a> Session<'a> {
         let (gateway, about) = (self.gateway, protocol::suite::sha256(&page));
         self.jobs.push(Box::pin(async move {
             Event::Page(inventories::keep(gateway, page).await, about)
+        }));
+    }
+
+    fn logbook_head(&mut self, head: Bytes) {
+        self.pages += 1;
+        let (gateway, who) = (self.gateway, self.who.clone());
+        self.jobs.push(Box::pin(async move {
+            Event::Head(Box::new(heads::judge(gateway, &who, head).await))
         }));
     }
 
@@ -314,6 +324,10 @@ impl<'a> Session<'a> {
                 if let Err(refusal) = kept {
                     self.refuse(about, &refusal);
                 }
+            }
+            Event::Head(answer) => {
+                self.pages -= 1;
+                self.outbox.push(*answer);
             }
             Event::Looked(manifest, looked) => {
                 self.queue.done(manifest.body().class);

@@ -15,6 +15,9 @@ use std::time::Duration;
 
 use common::{Repeater, World, footage};
 use link::tasks::current_thread;
+use protocol::ids::{Incarnation, Time};
+use protocol::logbook::{LogbookHead, SignedHead};
+use protocol::message::HeadVerdict;
 
 /// The store, running.
 struct Weed {
@@ -177,6 +180,7 @@ fn footage_goes_into_an_s3_store_and_comes_out() {
         let (first, second) = (a.deliver(&recording), b.deliver(&recording));
         let (first, second) = tokio::join!(first, second);
         assert_eq!((first.len(), second.len()), (3, 3));
+        countersign(&world, [&mut a, &mut b]).await;
         a.hello.epoch
     })
     .unwrap();
@@ -207,6 +211,24 @@ fn footage_goes_into_an_s3_store_and_comes_out() {
     );
     assert!(std::fs::read(&out).unwrap() == bytes);
     damage(&world, &weed, &again, &recording);
+}
+
+/// What is countersigned of a logbook is kept there, and by both gateways.
+async fn countersign(world: &World, repeaters: [&mut Repeater; 2]) {
+    let signer = Repeater::credentials(world).signer.unwrap();
+    let [a, b] = repeaters;
+    let head = |entries| {
+        let head = LogbookHead {
+            incarnation: Incarnation([4; 16]),
+            entries,
+            hash: protocol::suite::sha256(&[1]),
+        };
+        SignedHead::sign(head, &signer, Time(entries)).unwrap()
+    };
+    assert_eq!(a.head(head(700).bytes()).await.verdict, HeadVerdict::Signed);
+    assert_eq!(b.head(head(699).bytes()).await.verdict, HeadVerdict::Behind);
+    assert_eq!(b.head(head(701).bytes()).await.verdict, HeadVerdict::Signed);
+    assert_eq!(a.head(head(700).bytes()).await.verdict, HeadVerdict::Behind);
 }
 
 /// Bytes that changed in the store are found, asked for again, and mended.

@@ -16,8 +16,9 @@ use protocol::identity::Role;
 use protocol::ids::{Digest, Time};
 use protocol::keylist::KeyList;
 use protocol::manifest::Manifest;
-use protocol::message::{Message, Put, RepeaterHello, Want};
+use protocol::message::{Countersigned, Message, Put, RepeaterHello, Want};
 use protocol::receipt::Receipt;
+use protocol::suite::sha256;
 
 use super::{Recording, World, sha};
 
@@ -95,8 +96,8 @@ impl Repeater {
         }
     }
 
-    /// Connects, and says nothing yet.
-    pub async fn connect(world: &World, address: SocketAddr) -> (Dialer, Peer, Control) {
+    /// Who it is.
+    pub fn credentials(world: &World) -> Credentials {
         let folder = world.agency().join("repeaters/s1-1");
         let files = CredentialFiles {
             chain: folder.join("chain.pem"),
@@ -104,7 +105,12 @@ impl Repeater {
             trust: world.agency().join("trust.pem"),
             crl: None,
         };
-        let keyring = Keyring::new(Credentials::load(&files, Role::Repeater).unwrap());
+        Credentials::load(&files, Role::Repeater).unwrap()
+    }
+
+    /// Connects, and says nothing yet.
+    pub async fn connect(world: &World, address: SocketAddr) -> (Dialer, Peer, Control) {
+        let keyring = Keyring::new(Repeater::credentials(world));
         let seams = Seams::system();
         let socket = seams
             .bind(SocketOptions::at("127.0.0.1:0".parse().unwrap()))
@@ -165,6 +171,16 @@ impl Repeater {
         match self.recv().await {
             Message::Refused(refused) => refused,
             other => panic!("not a refusal: {other:?}"),
+        }
+    }
+
+    /// Sends the head of a logbook.
+    pub async fn head(&mut self, signed: &[u8]) -> Countersigned {
+        self.send(Message::LogbookHead(signed.to_vec().into()))
+            .await;
+        match self.recv().await {
+            Message::Countersignature(answer) if answer.about == sha256(signed) => answer,
+            other => panic!("not about that head: {other:?}"),
         }
     }
 
