@@ -31,11 +31,13 @@ pub const CREDENTIALS_UNUSABLE: &str = "credentials_unusable";
 pub const CAMERA_FAULT: &str = "camera_fault";
 /// A site broke the protocol or signed what does not verify.
 pub const SITE_FAULT: &str = "site_fault";
+/// A site does not take the head of this repeater's logbook.
+pub const HEAD_REFUSED: &str = "head_refused";
 /// A hostapd that the configuration names does not answer.
 pub const HOSTAPD_SILENT: &str = "hostapd_silent";
 
 /// Every code that the hops raise; the spool's are `spool::alarm::CODES`.
-pub const CODES: [&str; 9] = [
+pub const CODES: [&str; 10] = [
     NO_ARCHIVE,
     SITE_SILENT,
     SITE_NO_RECEIPTS,
@@ -44,6 +46,7 @@ pub const CODES: [&str; 9] = [
     CREDENTIALS_UNUSABLE,
     CAMERA_FAULT,
     SITE_FAULT,
+    HEAD_REFUSED,
     HOSTAPD_SILENT,
 ];
 

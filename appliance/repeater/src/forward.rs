@@ -7,6 +7,7 @@
 //! work moves only when the new one answers.
 
 mod answers;
+mod heads;
 pub mod hello;
 pub mod put;
 pub mod receipts;

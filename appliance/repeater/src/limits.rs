@@ -95,6 +95,12 @@ pub const TAKE_OVER: Duration = Duration::from_secs(2);
 
 /// Cameras whose inventories are sent to a site in one go, before its other work has its turn.
 pub const INVENTORIES_AT_ONCE: usize = 8;
+/// How often a site is told how far the logbook goes, while it grows.
+pub const HEAD_EVERY: Duration = Duration::from_secs(600);
+/// The same at the beginning of a session: sessions may come and go.
+pub const HEAD_AGAIN: Duration = Duration::from_secs(60);
+/// How often it is looked whether there is more of it, once that is due.
+pub const HEAD_LOOK: Duration = Duration::from_secs(5);
 /// A site that took footage whole and signed nothing for so long is an alarm.
 pub const RECEIPTS_GONE: Duration = Duration::from_secs(600);
 /// Manifests offered to a site and not yet answered.

@@ -15,7 +15,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use link::clock::Clock;
 use protocol::custody::Stage;
-use protocol::ids::Time;
+use protocol::ids::{SiteId, Time};
 use serde::Serialize;
 use spool::{Counts, Space, Spool, SpoolError};
 
@@ -114,6 +114,8 @@ pub struct SiteLine {
     pub state: String,
     /// Sealed bytes put since start.
     pub bytes_put: u64,
+    /// Entries of the logbook whose head it countersigned last, and when, in milliseconds since the epoch.
+    pub countersigned: Option<(u64, u64)>,
     /// Seconds since it has had the oldest put whole for which, or for a later one, it signed no receipt.
     pub receipt_due_seconds: Option<u64>,
 }
@@ -191,6 +193,7 @@ struct Look {
     gate: &'static str,
     cameras: Vec<cameras::Known>,
     logbook: (u64, String),
+    countersigned: BTreeMap<SiteId, (u64, u64)>,
     unchecked_since: Option<Time>,
 }
 
@@ -204,6 +207,7 @@ async fn gather(view: &View) -> Result<Status, crate::commit::StorageError> {
         address: s.address.map(|a| a.to_string()),
         state: s.state,
         bytes_put: s.put_bytes,
+        countersigned: look.countersigned.get(&site).copied(),
         receipt_due_seconds: s
             .unreceipted
             .map(|(_, since)| instant.saturating_duration_since(since).as_secs()),
@@ -247,6 +251,13 @@ fn look(spool: &mut Spool) -> Result<Look, SpoolError> {
         },
         cameras: cameras::look(spool)?,
         logbook: (head.entries, head.hash.to_string()),
+        countersigned: spool
+            .countersignatures()
+            .into_iter()
+            .map(|c| c.body().clone())
+            .filter(|c| c.head.incarnation == head.incarnation)
+            .map(|c| (c.site, (c.head.entries, c.signed.0)))
+            .collect(),
         unchecked_since: spool.unchecked_since(),
     })
 }

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use protocol::codec;
 use protocol::ids::Digest;
 use protocol::limits::MANIFEST_SEGMENTS;
-use protocol::message::{Busy, Message, Reason, Refused, Want};
+use protocol::message::{Busy, LOGBOOK_HEAD, Message, Reason, Refused, Want};
 use protocol::receipt::{Receipt, ReceiptError};
 use spool::{ReceiptOutcome, Spool};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::receipts;
 use super::session::{Offered, Session};
@@ -36,6 +36,13 @@ impl Session<'_> {
                 Ok(())
             }
             Message::Refused(refused) => self.refused(refused).await,
+            Message::Countersignature(answer) => self.countersigned(answer).await,
+            // An older archive: heads of logbooks came after it.
+            Message::Unsupported(LOGBOOK_HEAD) => {
+                info!(site = %self.site, "the site countersigns no logbooks: it is older");
+                self.heads.not_understood();
+                Ok(())
+            }
             Message::Unsupported(number) => {
                 warn!(site = %self.site, number, "the site does not know a message");
                 Ok(())

@@ -23,6 +23,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
 use super::Hop;
+use super::heads::Heads;
 use super::hello;
 use super::put::{Means, Outcome};
 use crate::ended::Ended;
@@ -99,6 +100,8 @@ pub struct Session<'a> {
     pub(super) inventories_sent: HashMap<protocol::ids::CameraId, (u64, Instant)>,
     /// How many inventories had been brought when the spool was last looked through for them, and when.
     pub(super) inventories_seen: Option<(u64, Instant)>,
+    /// What it was told of the logbook.
+    pub(super) heads: Heads,
 }
 
 impl Session<'_> {
@@ -153,6 +156,7 @@ impl Session<'_> {
             beside: None,
             inventories_sent: HashMap::new(),
             inventories_seen: None,
+            heads: Heads::default(),
         };
         match session.serve(recv).await {
             Ok(()) => Ended::Stopped,
@@ -169,6 +173,7 @@ impl Session<'_> {
                 return Err(Ended::Broken("a newer key list: greeting anew".into()));
             }
             self.send_inventories().await?;
+            self.tell_head().await?;
             self.work().await?;
             tokio::select! {
                 frame = control.recv() => self.said(frame?).await?,

@@ -29,6 +29,8 @@ pub struct Site {
     pub software: String,
     /// What it has whole and signed nothing for since, and since when: the oldest.
     pub unreceipted: Option<(Digest, Instant)>,
+    /// When it was last told the logbook's head.
+    pub head_told: Option<Instant>,
 }
 
 /// The register. Clones are the same register.
@@ -128,6 +130,17 @@ impl Sites {
     /// It signed a receipt.
     pub fn receipted(&self, site: &SiteId) {
         self.lock().entry(site.clone()).or_default().unreceipted = None;
+    }
+
+    /// When it was last told the logbook's head.
+    #[must_use]
+    pub fn head_told(&self, site: &SiteId) -> Option<Instant> {
+        self.lock().get(site)?.head_told
+    }
+
+    /// It is told the logbook's head.
+    pub fn tell_head(&self, site: &SiteId, now: Instant) {
+        self.lock().entry(site.clone()).or_default().head_told = Some(now);
     }
 
     /// Who owes a receipt for too long.
