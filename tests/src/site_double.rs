@@ -2,7 +2,7 @@
 //! whatever it is told to sign.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use protocol::codec;
 use protocol::identity::Trust;
 use protocol::ids::{Digest, SiteId, StoreEpoch, Time};
 use protocol::limits::SEGMENT_BYTES;
+use protocol::logbook::SignedHead;
 use protocol::manifest::Manifest;
 use protocol::message::{ArchiveHello, Busy, Code, Message, VERSIONS, Want};
 
@@ -20,6 +21,9 @@ use crate::station::Station;
 
 /// What is said when something comes.
 type Says = Arc<dyn Fn(&Manifest) -> Vec<Message> + Send + Sync>;
+
+/// What is said to the head of a logbook.
+type SaysToHead = Arc<dyn Fn(&SignedHead) -> Message + Send + Sync>;
 
 /// What the double says and does.
 #[derive(Clone)]
@@ -40,6 +44,10 @@ pub struct Script {
     pub busy: Arc<AtomicBool>,
     /// Whether it answers once a header came, and not only when all did.
     pub hasty: bool,
+    /// What it says to the head of a logbook; nothing where none is given.
+    pub heads: Option<SaysToHead>,
+    /// How many heads came.
+    pub told: Arc<AtomicU64>,
     /// The agency's root.
     pub trust: Trust,
 }
@@ -67,6 +75,8 @@ impl Script {
             took: Arc::default(),
             busy: Arc::default(),
             hasty: false,
+            heads: None,
+            told: Arc::default(),
             trust: station.trust(),
         }
     }
@@ -127,7 +137,14 @@ async fn serve(script: Script, mut talk: Talk) {
         tokio::select! {
             frame = talk.control.recv() => {
                 let Ok(Some(frame)) = frame else { return };
-                let Ok(Message::Offer(bytes)) = codec::decode(&frame) else { continue };
+                let bytes = match codec::decode(&frame) {
+                    Ok(Message::Offer(bytes)) => bytes,
+                    Ok(Message::LogbookHead(bytes)) => {
+                        head(&script, &mut talk, bytes).await;
+                        continue;
+                    }
+                    _ => continue,
+                };
                 let manifest = Manifest::verify(bytes, &script.trust).unwrap();
                 answer(&script, &mut talk, &manifest).await;
                 offered.insert(manifest.digest(), manifest);
@@ -151,6 +168,14 @@ async fn serve(script: Script, mut talk: Talk) {
                 }
             }
         }
+    }
+}
+
+async fn head(script: &Script, talk: &mut Talk, bytes: Bytes) {
+    script.told.fetch_add(1, Ordering::Relaxed);
+    if let Some(says) = &script.heads {
+        let head = SignedHead::verify(bytes, &script.trust).unwrap();
+        talk.say(&says(&head)).await;
     }
 }
 

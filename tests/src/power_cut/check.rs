@@ -8,6 +8,7 @@
 //!   has its manifest;
 //! - nothing is Archived or Released without receipts from as many sites as its manifest asks, in the logbook;
 //! - the logbook's chain holds, and goes through every head that was said;
+//! - what sites countersigned of it before a commit is kept;
 //! - no file of what was said to be Held is dropped as a stranger's;
 //! - every pull goes on to its end, and no good camera is blamed; then all of it is Held and whole, but for what was
 //!   released, erased by its camera, and forgotten when room was made.
@@ -33,6 +34,8 @@ struct Said {
     /// Its camera said so, or was about to.
     erased: BTreeSet<Digest>,
     heads: HashMap<u64, String>,
+    /// Entries that each site had countersigned.
+    countersigned: BTreeMap<String, u64>,
 }
 
 impl Said {
@@ -56,6 +59,10 @@ impl Said {
                 let digest = Digest::from_hex(name.as_str().unwrap()).unwrap();
                 said.stages.remove(&digest);
                 said.erased.insert(digest);
+            }
+            for (site, entries) in line["countersigned"].as_object().into_iter().flatten() {
+                said.countersigned
+                    .insert(site.clone(), entries.as_u64().unwrap());
             }
             if let (Some(entries), Some(hash)) = (line["entries"].as_u64(), line["hash"].as_str()) {
                 said.heads.insert(entries, hash.to_owned());
@@ -129,6 +136,7 @@ fn check(folder: &Path, dir: &Path, upto: usize, faults: Faults) -> Vec<String> 
             .push(format!("the ledger had to be rebuilt: {why}"));
     }
     check.ledger(report.entries_replayed);
+    check.countersigned();
     let receipts = check.logbook();
     check.stages(&receipts);
     if let Err(error) = check.go_on() {
@@ -161,6 +169,19 @@ impl Check {
             self.wrong.push(format!(
                 "the ledger's rows end at entry {rows} of the logbook; {said} was said"
             ));
+        }
+    }
+
+    /// What a site countersigned is kept, or what it countersigned later.
+    fn countersigned(&mut self) {
+        let kept = self.spool.countersignatures();
+        for (site, said) in &self.said.countersigned {
+            let mut own = kept.iter().filter(|c| c.body().site.as_str() == site);
+            if !own.any(|c| c.body().head.entries >= *said) {
+                let what =
+                    format!("site {site} had countersigned {said} entries, and that is gone");
+                self.wrong.push(what);
+            }
         }
     }
 

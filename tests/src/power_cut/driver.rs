@@ -1,11 +1,11 @@
 //! A life of the spool on the recorded disk: party `spool-driver PLAN SPOOL BEACON OFFSET SEED STEPS [FAULT]...`.
 //!
 //! It does what a repeater does, in an order that the seed decides: inventories, manifests, pulls whole and broken off,
-//! commits, receipts, releases, reclaim, notes, and opening again; then it is killed, in every other life wherever it is. Whatever a commit lets it say to the
+//! commits, receipts, releases, reclaim, countersignatures, notes, and opening again; then it is killed, in every other life wherever it is. Whatever a commit lets it say to the
 //! world it writes to `PLAN/said`, on another disk, and sets a beacon on the recorded one: what was said before the power went is
 //! thereby known to a write.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ use protocol::custody::Stage;
 use protocol::ids::Digest;
 use serde_json::{Value, json};
 use spool::{
-    Committed, Contact, Durable, Fault, Faults, LogbookHead, Meeting, Opened, Options, Rebuild,
-    Spool, SpoolError,
+    Committed, Contact, Countersigning, Durable, Fault, Faults, LogbookHead, Meeting, Opened,
+    Options, Rebuild, Spool, SpoolError,
 };
 
 use super::disk::set_beacon;
@@ -231,14 +231,30 @@ impl Driver {
             35 => self.reopen(),
             36 => self.drain(),
             37 => self.note(),
+            38 => self.countersign(),
             _ => self.all_of_one(),
         }
     }
 
     fn commit(&mut self) -> Result<(), SpoolError> {
         let done = self.spool.commit(NOW)?;
-        self.diary.say(&told(&done, &self.spool.logbook_head()));
+        let mut said = told(&done, &self.spool.logbook_head());
+        let signed = self.spool.countersignatures().into_iter();
+        let signed = signed.map(|c| (c.body().site.to_string(), c.body().head.entries));
+        said["countersigned"] = signed.collect::<BTreeMap<_, _>>().into_iter().collect();
+        self.diary.say(&said);
         Ok(())
+    }
+
+    /// A site countersigns how far the logbook is durable.
+    fn countersign(&mut self) -> Result<(), SpoolError> {
+        let site = SITES[self.below(SITES.len())];
+        let Some(head) = self.spool.head_to_sign(&site.parse().unwrap())? else {
+            return Ok(());
+        };
+        let signature = self.plan.countersign(site, head);
+        self.spool
+            .countersigned(&signature, Countersigning::Signed, NOW)
     }
 
     fn announce(&mut self) -> Result<(), SpoolError> {

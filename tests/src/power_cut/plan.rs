@@ -8,20 +8,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use link::credentials::{load_chain, load_key};
+use link::credentials::{CredentialFiles, Credentials, load_chain, load_key};
 use link::random::Random;
 use protocol::cose::DeviceSigner;
-use protocol::identity::Trust;
+use protocol::identity::{Role, Trust};
 use protocol::ids::{CameraId, Digest, Range, StoreEpoch, Time};
 use protocol::inventory::{self, Held, Inventory, Page, Released};
 use protocol::keylist::KeyList;
+use protocol::logbook::{Countersignature, LogbookHead, SignedHead};
 use protocol::manifest::{Class, Manifest};
 use protocol::receipt::{Receipt, Verdict};
 use protocol::suite::{SigningKey, sha256};
 
 use crate::chance;
 use crate::sealed;
-use crate::station::{Plan as Agency, Station};
+use crate::station::{Plan as Agency, STATION, Station};
 
 /// The two sites of the agency.
 pub const SITES: [&str; 2] = ["site-a", "site-b"];
@@ -178,6 +179,27 @@ impl Plan {
             body.manifests = Vec::new();
         }
         Receipt::sign(body, &key).unwrap()
+    }
+
+    /// What a site says of the head of the repeater's logbook.
+    ///
+    /// # Panics
+    /// Where a key is not there.
+    #[must_use]
+    pub fn countersign(&self, site: &str, head: LogbookHead) -> Countersignature {
+        let agency = self.folder.join("agency");
+        let own = agency.join("repeaters").join(format!("{STATION}-1"));
+        let files = CredentialFiles {
+            chain: own.join("chain.pem"),
+            key: own.join("key.pem"),
+            trust: agency.join("trust.pem"),
+            crl: None,
+        };
+        let own = Credentials::load(&files, Role::Repeater).unwrap();
+        let head = SignedHead::sign(head, &own.signer.unwrap(), NOW).unwrap();
+        let key = load_key(&agency.join("archives").join(site).join("receipt.key")).unwrap();
+        let key = SigningKey::from_pkcs8(key.secret_der()).unwrap();
+        Countersignature::sign(&head, site.parse().unwrap(), &key, NOW).unwrap()
     }
 
     /// The receipt for all of a recording, as it was signed once.
