@@ -249,7 +249,10 @@ impl Spool {
     pub fn head_to_sign(&mut self, site: &SiteId) -> Result<Option<LogbookHead>, SpoolError> {
         let (logbook, head) = (&self.books.logbook, self.books.logbook.head());
         let refused = self.signed.against(head.incarnation);
-        if head.entries == 0 || refused.is_some_and(|k| k.signature.body().site == *site) {
+        // What an interim spool's logbook says comes into the other's, which is the station's.
+        let interim = self.beside.is_some();
+        if interim || head.entries == 0 || refused.is_some_and(|k| k.signature.body().site == *site)
+        {
             return Ok(None);
         }
         let mut own = self.signed.kept.iter();

@@ -10,6 +10,9 @@ use crate::keys::to_hex;
 use crate::signed::{of_version_2, refuse_envelopes, with_later_key};
 use crate::world::{World, some_digest};
 
+/// What is wrong with a countersignature.
+type Change = dyn Fn(&mut logbook::Body);
+
 /// Heads countersigned before, as the cases' `given` has them.
 fn known(heads: &[(u8, u64, Digest)]) -> Value {
     let shown = |(incarnation, entries, hash): &(u8, u64, Digest)| {
@@ -171,7 +174,7 @@ pub(crate) fn countersignatures(w: &World) -> Book<'_> {
         "wrong-site",
         &signed("daegu", &|_| {}),
     );
-    let cases: [(&str, &dyn Fn(&mut logbook::Body)); 5] = [
+    let cases: [(&str, &Change); 5] = [
         ("of another repeater's head", &|c| c.repeater.n += 1),
         ("of another incarnation", &|c| {
             c.head.incarnation = Incarnation([0x1a; 16]);
