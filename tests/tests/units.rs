@@ -184,3 +184,34 @@ fn the_sandbox_leaves_the_daemon_what_it_needs() {
         assert!(unit(name).contains("ctrl_interface_group=repeater"));
     }
 }
+
+#[test]
+fn packages_are_not_made_without_a_maintainer() {
+    for (name, email) in [
+        ("", ""),
+        ("Somebody", ""),
+        ("", "a@b"),
+        ("Somebody", "nowhere"),
+        ("Some <body", "a@b"),
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        let done = Command::new(folder().join("build-debs"))
+            .arg(out.path())
+            .env("DEBFULLNAME", name)
+            .env("DEBEMAIL", email)
+            // It ends before it calls for a program that makes anything.
+            .env("PATH", "/usr/bin:/bin")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(78), "{name} {email}: {said}");
+        assert!(said.contains("DEBFULLNAME"), "{said}");
+        assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
+    }
+    // The sources name nobody: an address that nobody reads would stand in every package.
+    for package in ["repeater", "archive"] {
+        let of = |path: &str| fs::read_to_string(folder().join(path)).unwrap();
+        assert!(!of(&format!("../appliance/{package}/Cargo.toml")).contains("\nmaintainer ="));
+        assert!(of(&format!("debian/{package}/changelog")).contains("-- @MAINTAINER@"));
+    }
+}
