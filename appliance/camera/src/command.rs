@@ -129,6 +129,9 @@ struct ServeArgs {
     /// Announce the camera on the links that it serves (DNS-SD).
     #[arg(long)]
     announce: bool,
+    /// Tell repeaters how the battery is, by what the kernel says in this folder (/sys/class/power_supply/NAME).
+    #[arg(long, value_name = "FOLDER")]
+    battery: Option<PathBuf>,
     /// Largest datagram; more than the default needs jumbo frames on the whole path.
     #[arg(long, default_value_t = link_limits::DATAGRAM_BYTES)]
     datagram_bytes: u16,
@@ -340,6 +343,7 @@ async fn try_serve(args: ServeArgs) -> Result<(), u8> {
         },
         links: args.links,
         announce: args.announce,
+        battery: args.battery,
         datagram_bytes: args.datagram_bytes,
         disk: Disk::Pool,
     };

@@ -5,6 +5,7 @@
 //! repeater, streams, windows, and every wait.
 
 mod announce;
+mod battery;
 pub mod custodian;
 mod links;
 mod pull;
@@ -12,6 +13,7 @@ mod session;
 mod turn;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,6 +58,8 @@ pub struct ServeOptions {
     pub links: Vec<String>,
     /// Whether to announce the camera on the links that it serves (DNS-SD).
     pub announce: bool,
+    /// Where the kernel says how the battery is; none: nothing is said of it.
+    pub battery: Option<PathBuf>,
     /// Largest datagram (UDP payload) in bytes.
     pub datagram_bytes: u16,
     /// Where steps on the disk run.
@@ -133,6 +137,7 @@ pub async fn serve(
         incarnation,
         turn: watch::Sender::new(Turn::default()),
         folder: setup.store.root().to_owned(),
+        battery: options.battery,
         keyring: setup.keyring.clone(),
         refusals: refusals.clone(),
     };

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::battery;
 use super::custodian::{Bulletin, Desk, Disk, Request, Shown};
 use super::pull;
 use super::turn::{SessionId, Turn};
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) incarnation: Incarnation,
     pub(crate) turn: watch::Sender<Turn>,
     pub(crate) folder: PathBuf,
+    pub(crate) battery: Option<PathBuf>,
     pub(crate) keyring: Keyring,
     pub(crate) refusals: Refusals,
 }
@@ -221,6 +223,7 @@ fn camera_hello(shared: &Shared, exporter: &[u8; 32], key_list: u64) -> Result<M
                 format!("the proof cannot be signed: {error}"),
             )
         })?;
+    let battery = battery::read(shared.battery.as_deref());
     let software = concat!("bodycam/", env!("CARGO_PKG_VERSION"));
     Ok(Message::CameraHello(CameraHello {
         versions: message::VERSIONS.to_vec(),
@@ -229,8 +232,8 @@ fn camera_hello(shared: &Shared, exporter: &[u8; 32], key_list: u64) -> Result<M
         incarnation: shared.incarnation,
         key_list,
         now: shared.clock.is_set().then(|| shared.clock.now()),
-        battery_percent: None,
-        charging: None,
+        battery_percent: battery.percent,
+        charging: battery.charging,
         free_bytes: free_bytes(&shared.folder),
         firmware: software.to_owned(),
     }))
