@@ -418,8 +418,7 @@ impl Session<'_> {
             p.pulled_bytes = pulled;
             p.speed.look(pulled, !idle, now);
         });
-        // Where nothing is asked, nothing is missed.
-        (self.hop.sessions).lives(address, if idle { now } else { last });
+        (self.hop.sessions).lives(address, leaving::alive_at(idle, now, last, self.pause()));
     }
 
     async fn say(&mut self, message: &Message) -> Result<(), Ended> {

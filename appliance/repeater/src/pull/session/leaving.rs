@@ -1,7 +1,7 @@
 //! How a session comes by its path, and when it ends though nothing is wrong with it: its link went, its camera is served on a better path, or a
 //! nearby camera has nothing to give and is let sleep. And how it lets go: what came stays with its digest.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::StreamExt;
 use protocol::manifest::Class;
@@ -28,6 +28,12 @@ pub(super) fn met(said: Meeting, reach: Reach) -> Meeting {
         signal_dbm,
         ..said
     }
+}
+
+/// The latest time at which a session is known to be alive. Where nothing is asked, nothing is missed until it looks again:
+/// a look lies as far from the next as another path waits for a silence, and that path would be dialled now and then.
+pub(super) fn alive_at(idle: bool, now: Instant, last: Instant, pause: Duration) -> Instant {
+    if idle { now + pause } else { last }
 }
 
 /// Resolves when a path is not to be used any more.
@@ -97,5 +103,21 @@ impl Session<'_> {
         self.tasks.cancel();
         let all = async { while self.pulls.next().await.is_some() {} };
         let _ = tokio::time::timeout(limits::TAKE_OVER, all).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_is_alive_until_it_has_looked_again() {
+        let now = link::clock::Clock::system().instant();
+        let heard = now - Duration::from_secs(1);
+        // The storage thread is asked before it shows itself again, and may take its time.
+        let again = now + LOOKS.1 + limits::STORAGE_WAIT / 2;
+        let silent = again.saturating_duration_since(alive_at(true, now, heard, LOOKS.1));
+        assert!(silent < limits::PATH_SILENCE, "{silent:?}");
+        assert_eq!(alive_at(false, now, heard, LOOKS.0), heard);
     }
 }
