@@ -97,15 +97,7 @@ impl Look {
         if interim.exists() {
             problems.push(Problem::of(&interim, NOT_TAKEN_OVER, START));
         }
-        let path = folder.path("key-list");
-        let stored = fs::read(&path).ok();
-        let keys = match stored.map(|b| KeyList::verify(b.into(), trust.root_keys())) {
-            Some(Ok(stored)) => stored,
-            _ => {
-                problems.push(Problem::of(&path, "it is no key list that verifies", START));
-                keys
-            }
-        };
+        let keys = find_keys(&folder, &trust, keys, &mut problems);
         let copied = folder.path("ledger").is_dir();
         if copied {
             copy_all(&folder.path("ledger"), &scratch.join("ledger"))?;
@@ -130,10 +122,9 @@ impl Look {
         let length = |d: &Digest| fs::metadata(folder.segment(d)).map_or(0, |m| m.len());
         let total_bytes = names[0].iter().map(length).sum();
         let signed = Countersigned::read(&folder, &keys)?;
-        if let Some(why) = signed.damage() {
-            let path = folder.path(countersigned::NAME);
-            problems.push(Problem::of(&path, why, NEXT_SIGNATURE));
-        }
+        let path = folder.path(countersigned::NAME);
+        let damage = signed.damage();
+        problems.extend(damage.map(|why| Problem::of(&path, why, NEXT_SIGNATURE)));
         let opening = Opening {
             hashing: HashThread::start().at(&options.dir)?,
             folder,
@@ -350,6 +341,24 @@ impl Look {
             }
         }
         Ok(true)
+    }
+}
+
+/// The key list under which the rows were judged; the given one where none can be read.
+fn find_keys(
+    folder: &Folder,
+    trust: &Trust,
+    given: KeyList,
+    problems: &mut Vec<Problem>,
+) -> KeyList {
+    let path = folder.path("key-list");
+    let stored = fs::read(&path).ok();
+    match stored.map(|b| KeyList::verify(b.into(), trust.root_keys())) {
+        Some(Ok(stored)) => stored,
+        _ => {
+            problems.push(Problem::of(&path, "it is no key list that verifies", START));
+            given
+        }
     }
 }
 

@@ -251,9 +251,7 @@ impl Start {
         spool.cross_check(copies, &mut report)?;
         // What is free without one is for receipts and reclaim, not for pulls.
         spool.starved = !keep_ballast(&spool.folder, spool.capacity_bytes)?;
-        for (code, subject, what) in alarms {
-            spool.raise(code, &subject, &what, now);
-        }
+        spool.raise_all(alarms, now);
         spool.folder.faults.done("start-up 6");
         spool.settle_start(&given, &mut report, now)?;
         spool.folder.faults.done("start-up 7");
@@ -297,6 +295,12 @@ impl Spool {
         rebuild: Option<String>,
     ) -> Result<(Spool, StartReport), SpoolError> {
         Start::begin(options, trust, keys, now, rebuild)?.end()
+    }
+
+    fn raise_all(&mut self, alarms: Deferred, now: Time) {
+        for (code, subject, what) in alarms {
+            self.raise(code, &subject, &what, now);
+        }
     }
 
     /// Makes durable what the start mended, and only then takes a newer key list and the mark of a suspect boot away.
