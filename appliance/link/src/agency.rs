@@ -1,7 +1,7 @@
 //! The agency: root, issuing CA, certificates, revocation and key lists, in one folder. Program `agency`.
 //!
 //! `agency trial DIR` makes everything that a test or demonstration needs by one command. A real agency keeps
-//! `root/` offline and uses `csr`, `sign`, `revoke` and `key-list`: whoever holds a private key makes it where it
+//! `root/` offline and uses `csr`, `sign`, `enrol`, `revoke` and `key-list`: whoever holds a private key makes it where it
 //! stays, and only the request travels. Only `key-list` and `revoke --ca` need the root's key.
 //!
 //! The folder:
@@ -16,15 +16,18 @@
 //! `.pub` is an uncompressed SEC1 key in hexadecimal, `.key` PKCS#8 PEM, `.pem` certificates, leaf first.
 //! Private keys are files of mode 0600 that are never overwritten.
 //!
-//! Reading order: [`files`], [`issue`] (who is certified), [`mod@trial`] (what a trial agency consists of),
-//! [`key_list`] (what receipts and headers are worth), `show`, `command`.
+//! Reading order: [`files`], [`request`] (who asks), [`issue`] (who is certified), [`mod@trial`] (what a trial agency consists of),
+//! [`key_list`] (what receipts and headers are worth), `enrol` (a new
+//! box), `show`, `command`.
 
 pub mod files;
 pub mod issue;
 pub mod key_list;
+pub mod request;
 pub mod trial;
 
 mod command;
+mod enrol;
 mod show;
 
 pub use command::main;
@@ -69,9 +72,23 @@ pub enum AgencyError {
     /// The key list.
     #[error("key list: {0}")]
     KeyList(#[from] KeyListError),
+    /// What a station is to be like.
+    #[error("{}", explained(.0))]
+    Plan(crate::config::ConfigError),
+    /// An enrolment file.
+    #[error(transparent)]
+    Enrolment(#[from] crate::enrolment::EnrolmentError),
     /// A request that contradicts itself or the folder.
     #[error("{0}")]
     Request(String),
+}
+
+/// A configuration's error with its mend.
+fn explained(e: &crate::config::ConfigError) -> String {
+    match miette::Diagnostic::help(e) {
+        Some(help) => format!("{e}; {help}"),
+        None => e.to_string(),
+    }
 }
 
 impl AgencyError {

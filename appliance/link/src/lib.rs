@@ -4,7 +4,8 @@
 //! Reading order: what the outside gives ([`clock`], [`random`], [`socket`], gathered in [`seams`]), how a
 //! program lives and dies ([`tasks`], [`observe`]), who may speak ([`credentials`], [`tls`], with every
 //! refusal counted in [`refusals`]), how they connect ([`quic`], on [`endpoint_keys`]) and what a stream
-//! looks like ([`frame`]), and what of one has come ([`receiving`]). All numbers are in [`limits`].
+//! looks like ([`frame`]), and what of one has come ([`receiving`]); last, how a new box comes to belong ([`agency`],
+//! [`enrolment`]). All numbers are in [`limits`].
 //!
 //! This crate knows no message and makes no custody decision: `protocol` says what is said.
 
@@ -30,6 +31,7 @@ pub mod quic;
 pub mod receiving;
 
 pub mod agency;
+pub mod enrolment;
 
 mod endings;
 mod transport;

@@ -99,7 +99,7 @@ pub fn sign_evidence(
     payload: Vec<u8>,
     signer: &DeviceSigner,
 ) -> Result<Vec<u8>, CoseError> {
-    sign_with_chain(kind, payload, &signer.key, &signer.chain)
+    sign_chained(kind, payload, &signer.chain, &signer.key)
 }
 
 /// Signs `payload` as evidence of kind `kind` by a repeater.
@@ -111,14 +111,18 @@ pub fn sign_by_repeater(
     payload: Vec<u8>,
     signer: &RepeaterSigner,
 ) -> Result<Vec<u8>, CoseError> {
-    sign_with_chain(kind, payload, &signer.key, &signer.chain)
+    sign_chained(kind, payload, &signer.chain, &signer.key)
 }
 
-fn sign_with_chain(
+/// Signs `payload` with the key of the chain's first certificate; the chain travels in the protected header.
+///
+/// # Errors
+/// [`CoseError::Suite`].
+pub fn sign_chained(
     kind: &str,
     payload: Vec<u8>,
+    chain: &[CertificateDer<'_>],
     key: &SigningKey,
-    chain: &[CertificateDer<'static>],
 ) -> Result<Vec<u8>, CoseError> {
     let certs = chain.iter().map(|c| Value::Bytes(c.to_vec()));
     let x5chain = match chain {
@@ -187,32 +191,43 @@ fn open_by_chain(
     signer: (Usage, Role),
     revocation: Revocation,
 ) -> Result<(Vec<u8>, Identity), CoseError> {
+    open_chained(kind, bytes, limit, |chain| {
+        verify_signer(chain, trust, signer, revocation)
+    })
+}
+
+/// Opens what [`sign_chained`] made: the payload, and what `verify` makes of the chain besides its key.
+///
+/// # Errors
+/// What `verify` answers for a chain that is not believed, or any [`CoseError`].
+pub fn open_chained<T, E: From<CoseError>>(
+    kind: &str,
+    bytes: &[u8],
+    limit: usize,
+    verify: impl FnOnce(&[CertificateDer<'static>]) -> Result<(T, PublicKey), E>,
+) -> Result<(Vec<u8>, T), E> {
     let envelope = parse(bytes, limit)?;
+    let (signer, public) = verify(&chain_of(&envelope)?)?;
+    let payload = verified_payload(kind, envelope, &public)?;
+    Ok((payload, signer))
+}
+
+fn chain_of(envelope: &CoseSign1) -> Result<Vec<CertificateDer<'static>>, CoseError> {
     let label = Label::Int(HeaderParameter::X5Chain.to_i64());
-    let chain = envelope
-        .protected
-        .header
-        .rest
-        .iter()
-        .find(|(l, _)| *l == label);
-    let chain = match chain.map(|(_, v)| v) {
-        Some(Value::Bytes(one)) => vec![CertificateDer::from(one.clone())],
+    let mut rest = envelope.protected.header.rest.iter();
+    match rest.find(|(l, _)| *l == label).map(|(_, v)| v) {
+        Some(Value::Bytes(one)) => Ok(vec![CertificateDer::from(one.clone())]),
         Some(Value::Array(many)) if many.len() <= limits::CHAIN_CERTIFICATES => many
             .iter()
             .map(|v| v.as_bytes().map(|b| CertificateDer::from(b.clone())))
             .collect::<Option<_>>()
             .ok_or(CoseError::Malformed(
                 "x5chain holds something that is not a certificate",
-            ))?,
-        _ => {
-            return Err(CoseError::Malformed(
-                "no x5chain in the protected header, or one too long",
-            ));
-        }
-    };
-    let (by, public) = verify_signer(&chain, trust, signer, revocation)?;
-    let payload = verified_payload(kind, envelope, &public)?;
-    Ok((payload, by))
+            )),
+        _ => Err(CoseError::Malformed(
+            "no x5chain in the protected header, or one too long",
+        )),
+    }
 }
 
 fn verify_signer(

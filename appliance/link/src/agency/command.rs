@@ -6,17 +6,18 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use protocol::identity::{Identity, Role};
-use protocol::ids::{KeyId, SiteId, StoreEpoch};
+use protocol::ids::{Digest, KeyId, SiteId, StoreEpoch};
 use protocol::keylist::{RecipientRole, State};
-use rcgen::KeyPair;
 
 use super::files::{read_text, write_public, write_secret};
-use super::issue::request;
 use super::key_list::{Change, change};
+use super::request::OwnKey;
 use super::show::show;
 use super::{Agency, AgencyError, TrialOptions, trial};
 use crate::clock::Clock;
+use crate::config::Source;
 use crate::credentials::load_key;
+use crate::enrolment::Plan;
 use crate::random::Random;
 
 /// Makes and keeps an agency: root, certificates, revocation, key lists.
@@ -67,6 +68,17 @@ enum Command {
         role: RoleArgument,
         /// Where the chain goes.
         #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make the enrolment file of a station's box: put it into the box's boot partition, or on a USB stick.
+    Enrol {
+        /// The agency's folder.
+        dir: PathBuf,
+        /// What the station is like (TOML): station, number, [[archive]] site, addresses; [uplink], [wifi], [[dock]].
+        #[arg(long)]
+        plan: PathBuf,
+        /// Where the file goes.
+        #[arg(long, default_value = "enrolment.repeater")]
         out: PathBuf,
     },
     /// Revoke a certificate and write its issuer's revocation list anew: with the CA's key, or for a CA the root's.
@@ -190,10 +202,10 @@ fn run(command: Command) -> Result<String, AgencyError> {
         }
         Command::Csr { identity, key, out } => {
             if !key.exists() {
-                write_secret(&key, &KeyPair::generate()?)?;
+                write_secret(&key, OwnKey::generate()?.pair())?;
             }
-            let pair = KeyPair::try_from(load_key(&key)?.secret_der())?;
-            write_public(&out, request(&identity, &pair)?)?;
+            let own = OwnKey::from_der(&load_key(&key)?)?;
+            write_public(&out, own.request(&identity)?)?;
             Ok(format!("request of {identity} in {}\n", out.display()))
         }
         Command::Sign {
@@ -206,6 +218,7 @@ fn run(command: Command) -> Result<String, AgencyError> {
             write_public(&out, chain)?;
             Ok(format!("chain in {}\n", out.display()))
         }
+        Command::Enrol { dir, plan, out } => enrol(&open(&dir), &plan, &out),
         Command::Revoke { dir, chain, ca } => {
             let done = revoke(&open(&dir), chain.as_deref(), ca)?;
             let crl = dir.join("crl.pem");
@@ -222,6 +235,22 @@ fn run(command: Command) -> Result<String, AgencyError> {
         }
         Command::Show { file, trust } => show(&file, trust.as_deref(), clock.now()),
     }
+}
+
+fn enrol(agency: &Agency, plan: &Path, out: &Path) -> Result<String, AgencyError> {
+    let source = Source::open(plan).map_err(AgencyError::Plan)?;
+    let plan = Plan::parse(&source).map_err(AgencyError::Plan)?;
+    let who = plan.identity().map_err(AgencyError::Request)?;
+    write_public(out, agency.enrol(plan)?)?;
+    let known: Vec<String> = agency
+        .fingerprints()?
+        .iter()
+        .map(Digest::to_string)
+        .collect();
+    let (out, known) = (out.display(), known.join(" or "));
+    Ok(format!(
+        "enrolment of {who} in {out}; the agency's fingerprint: {known}\n"
+    ))
 }
 
 fn revoke(agency: &Agency, chain: Option<&Path>, ca: bool) -> Result<String, AgencyError> {

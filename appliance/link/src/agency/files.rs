@@ -75,12 +75,7 @@ pub fn write_public(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), AgencyEr
 /// # Errors
 /// [`AgencyError::File`].
 pub fn write_public_key(path: &Path, key: &KeyPair) -> Result<(), AgencyError> {
-    let hex: String = key
-        .public_key_raw()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    write_public(path, hex + "\n")
+    write_public(path, to_hex(key.public_key_raw()) + "\n")
 }
 
 /// Reads a public key written by [`write_public_key`].
@@ -96,6 +91,12 @@ pub fn read_public_key(path: &Path) -> Result<PublicKey, AgencyError> {
             "not a P-256 key as 130 hexadecimal digits (uncompressed SEC1)",
         )
     })
+}
+
+/// Bytes to hexadecimal.
+#[must_use]
+pub fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Hexadecimal to bytes.

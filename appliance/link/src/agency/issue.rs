@@ -83,7 +83,7 @@ macro_rules! date {
 #[derive(Clone, Debug)]
 pub struct Agency {
     dir: PathBuf,
-    clock: Clock,
+    pub(super) clock: Clock,
     random: Random,
 }
 
@@ -383,7 +383,11 @@ impl Agency {
         Ok(params.signed_by(&self.issuer(cert, key)?)?.pem()?)
     }
 
-    fn issuer(&self, cert: &str, key: &str) -> Result<Issuer<'static, KeyPair>, AgencyError> {
+    pub(super) fn issuer(
+        &self,
+        cert: &str,
+        key: &str,
+    ) -> Result<Issuer<'static, KeyPair>, AgencyError> {
         let key = KeyPair::from_pem(&read_text(&self.path(key))?)?;
         Ok(Issuer::from_ca_cert_pem(
             &read_text(&self.path(cert))?,
@@ -400,7 +404,10 @@ impl Agency {
         params
     }
 
-    fn leaf_params(&self, identity: &Identity) -> Result<CertificateParams, AgencyError> {
+    pub(super) fn leaf_params(
+        &self,
+        identity: &Identity,
+    ) -> Result<CertificateParams, AgencyError> {
         let mut params = CertificateParams::default();
         params
             .distinguished_name
@@ -427,19 +434,6 @@ impl Agency {
         params.not_before = date!(Time(now.0.saturating_sub(backdated_ms)));
         params.not_after = date!(now.plus_ms(days * DAY_MS));
     }
-}
-
-/// Makes a certificate signing request (PKCS#10 PEM) for an identity.
-///
-/// # Errors
-/// [`AgencyError::Certificate`].
-pub fn request(identity: &Identity, key: &KeyPair) -> Result<String, AgencyError> {
-    let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, identity.role().as_str());
-    params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
-    Ok(params.serialize_request(key)?.pem()?)
 }
 
 /// An issuer's name: what it is, and the start of its key's id.
