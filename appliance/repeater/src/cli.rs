@@ -1,4 +1,5 @@
-//! The command line of `repeaterd`: run, check, status, cameras, clear, verify, recover, gate, doctor. Exit codes are those of sysexits.h.
+//! The command line of `repeaterd`: run, check, status, cameras, clear, verify, recover, gate, doctor,
+//! support-bundle. Exit codes are those of sysexits.h.
 
 mod cameras;
 
@@ -15,6 +16,7 @@ use link::credentials::Credentials;
 use protocol::identity::Role;
 use spool::SpoolError;
 
+use crate::bundle;
 use crate::config::Config;
 use crate::gate;
 use crate::limits;
@@ -23,6 +25,7 @@ use crate::verify::{self, How};
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
 const INTERNAL: u8 = 70;
+const CANNOT_CREATE: u8 = 73;
 const CONFIG: u8 = 78;
 
 /// A status page is at most so long.
@@ -106,6 +109,8 @@ enum Command {
     },
     /// Look for what keeps this station from its work, and say how each is mended. Exits with 1 where something is bad.
     Doctor(Page),
+    /// Write what support needs to see into one text file: no key, no password, no footage, no person.
+    SupportBundle(bundle::Wanted),
     /// Show what the running daemon does.
     Status(Page),
     /// Show where each camera is, how far it is, and when it was met last.
@@ -159,6 +164,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             let how = How {
                 json,
                 bytes_per_second,
+                within: None,
             };
             verify::verify(&c, how).map_err(|e| complain(&e, code_of(&e)))
         }),
@@ -181,6 +187,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             gate::gate(&c, how).map_err(|e| complain(&e, UNAVAILABLE))
         }),
         Command::Doctor(page) => Ok(crate::doctor::doctor(&page.config, page.json, page.address)),
+        Command::SupportBundle(wanted) => {
+            bundle::bundle(&wanted).map_err(|e| complain(&e, CANNOT_CREATE))
+        }
         Command::Status(page) => look(&page, status),
         Command::Cameras(page) => look(&page, list_cameras),
     };

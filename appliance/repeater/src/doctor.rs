@@ -4,6 +4,7 @@
 //! A judge is a pure function of what was read. A finding is good, worth knowing, or bad; the exit code is 1 where any is
 //! bad. An archive is asked by a handshake with our own certificate: who answers it would take footage.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -23,6 +24,9 @@ use crate::config::Config;
 use crate::limits;
 use crate::run::key_list;
 use crate::trusted_time::{self, Known, TimeState};
+
+/// What a finding on the configuration itself is about.
+const CONFIG: &str = "config";
 
 /// How it is with one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -45,6 +49,18 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
+    /// The same without what it may quote of the configuration.
+    pub(crate) fn without_quotes(self) -> Finding {
+        if self.about != CONFIG || self.state == State::Good {
+            return self;
+        }
+        let what = "it cannot be used; why is told at the station only, as it may quote the file";
+        Finding {
+            what: what.into(),
+            ..self
+        }
+    }
+
     fn good(about: &'static str, what: String) -> Finding {
         Finding {
             about,
@@ -71,38 +87,46 @@ impl Finding {
     }
 }
 
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.state {
+            State::Good => "ok",
+            State::Notice => "note",
+            State::Bad => "BAD",
+        };
+        writeln!(f, "{word:5} {:12} {}", self.about, self.what)?;
+        match &self.mend {
+            Some(mend) => writeln!(f, "{:18} -> {mend}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Looks at all of it and prints what it found.
 pub(crate) fn doctor(path: &Path, json: bool, page: Option<SocketAddr>) -> ExitCode {
-    let found = match Config::load(path) {
-        Ok(config) => {
-            let mut found = vec![Finding::good("config", format!("{}", path.display()))];
-            found.extend(examine(&config, page.unwrap_or(config.http)));
-            found
-        }
-        Err(e) => vec![Finding::bad(
-            "config",
-            format!("{}: {e}", path.display()),
-            "run `repeaterd check` on it, which shows the place",
-        )],
-    };
+    let found = look(path, page);
     if json {
         println!("{}", serde_json::json!({ "findings": found }));
     } else {
-        found.iter().for_each(print);
+        found.iter().for_each(|f| print!("{f}"));
     }
     let bad = found.iter().any(|f| f.state == State::Bad);
     ExitCode::from(u8::from(bad))
 }
 
-fn print(finding: &Finding) {
-    let word = match finding.state {
-        State::Good => "ok",
-        State::Notice => "note",
-        State::Bad => "BAD",
-    };
-    println!("{word:5} {:12} {}", finding.about, finding.what);
-    if let Some(mend) = &finding.mend {
-        println!("{:18} -> {mend}", "");
+/// Looks at all of it.
+pub(crate) fn look(path: &Path, page: Option<SocketAddr>) -> Vec<Finding> {
+    match Config::load(path) {
+        Ok(config) => {
+            let mut found = vec![Finding::good(CONFIG, format!("{}", path.display()))];
+            found.extend(examine(&config, page.unwrap_or(config.http)));
+            found
+        }
+        Err(e) => vec![Finding::bad(
+            CONFIG,
+            format!("{}: {e}", path.display()),
+            "run `repeaterd check` on it, which shows the place",
+        )],
     }
 }
 

@@ -33,9 +33,11 @@ pub mod pulse;
 pub mod status;
 pub mod trusted_time;
 
+mod bundle;
 mod cli;
 mod doctor;
 mod gate;
+mod helper;
 mod recover;
 mod run;
 mod verify;

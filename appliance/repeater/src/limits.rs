@@ -159,6 +159,16 @@ pub const CHRONY_ANSWER: Duration = Duration::from_secs(1);
 
 /// How long a diagnosis waits for an archive's endpoint.
 pub const DOCTOR: Duration = Duration::from_secs(5);
+/// Bytes of one part of a support bundle, of which there are ten.
+pub const BUNDLE_PART_BYTES: usize = 1 << 20;
+/// Lines of the journal in a support bundle.
+pub const BUNDLE_JOURNAL_LINES: u32 = 3000;
+/// Files of one folder of the spool that a support bundle counts.
+pub const BUNDLE_FILES: usize = 1 << 20;
+/// For how long a support bundle reads the spool again.
+pub const BUNDLE_VERIFY: Duration = Duration::from_secs(20);
+/// For another program of the machine, asked for a support bundle.
+pub const BUNDLE_HELPER: Duration = Duration::from_secs(20);
 /// How often the health gate looks.
 pub const GATE_LOOK: Duration = Duration::from_secs(1);
 /// How often the service manager is told how this daemon is, at most; and until it is ready.

@@ -11,9 +11,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use link::credentials::Credentials;
+use link::credentials::load_trust;
 use link::seams::Seams;
-use protocol::identity::Role;
 use serde::{Deserialize, Serialize};
 use spool::{Look, Spool, SpoolError, VerifyFrom, VerifyStep};
 
@@ -28,6 +27,8 @@ pub(crate) struct How {
     pub(crate) json: bool,
     /// Bytes a second at most; 0: as fast as the disk.
     pub(crate) bytes_per_second: u64,
+    /// So long at most; what was not read then is not judged.
+    pub(crate) within: Option<Duration>,
 }
 
 /// What one step says; a line of the control socket.
@@ -60,7 +61,9 @@ struct Problem {
 
 /// The report.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
+    /// Whether all was read.
+    complete: bool,
     /// Whether a running daemon was asked.
     online: bool,
     good: Good,
@@ -109,9 +112,23 @@ impl Good {
 /// # Errors
 /// Where the spool cannot be read, or the daemon that has it does not answer.
 pub(crate) fn verify(config: &Config, how: How) -> anyhow::Result<ExitCode> {
+    let report = report(config, how)?;
+    if how.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    Ok(ExitCode::from(u8::from(!report.problems.is_empty())))
+}
+
+/// Looks at the spool.
+///
+/// # Errors
+/// As [`verify`].
+pub(crate) fn report(config: &Config, how: How) -> anyhow::Result<Report> {
     let seams = Seams::system();
     let scratch = Scratch::new()?;
-    let report = match look(config, &seams, &scratch.0) {
+    match look(config, &seams, &scratch.0) {
         Ok(mut look) => {
             let total = look.total_bytes();
             let step = |from: &str| {
@@ -121,23 +138,17 @@ pub(crate) fn verify(config: &Config, how: How) -> anyhow::Result<ExitCode> {
                 };
                 Ok(Answer::new(look.step(from, limits::VERIFY_BYTES)?, total))
             };
-            walk(false, how, &seams, step)?
+            walk(false, how, &seams, step)
         }
         Err(e) if matches!(e.downcast_ref(), Some(SpoolError::InUse(_))) => {
             let ask = |from: &str| {
                 let said = control::ask(&config.spool_dir, &format!("verify {from}"))?;
                 serde_json::from_str(&said).context("the daemon's answer is not JSON")
             };
-            walk(true, how, &seams, ask)?
+            walk(true, how, &seams, ask)
         }
-        Err(e) => return Err(e),
-    };
-    if how.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print(&report);
+        Err(e) => Err(e),
     }
-    Ok(ExitCode::from(u8::from(!report.problems.is_empty())))
 }
 
 /// A step of a running daemon: what is damaged is booked, and pulled again.
@@ -156,11 +167,17 @@ pub(crate) fn daemon_step(
     Ok(Answer::new(step, spool.space().used_bytes))
 }
 
-fn look(config: &Config, seams: &Seams, scratch: &Path) -> anyhow::Result<Look> {
-    let credentials = Credentials::load(&config.credentials, Role::Repeater)?;
-    let keys = key_list(&config.key_list, &credentials.trust)?;
+/// The spool as it lies, of which no daemon has hold.
+///
+/// # Errors
+/// What the spool says, above all [`SpoolError::InUse`].
+pub(crate) fn look(config: &Config, seams: &Seams, scratch: &Path) -> anyhow::Result<Look> {
+    // Whoever looks needs no private key, which the service manager gives to the daemon alone.
+    let files = &config.credentials;
+    let trust = load_trust(&files.trust, files.crl.as_deref())?;
+    let keys = key_list(&config.key_list, &trust)?;
     let options = spool_options(config, seams)?;
-    let (trust, now) = (credentials.trust, seams.clock.now());
+    let now = seams.clock.now();
     Look::open(&options, trust, keys, scratch, try_in_another_process, now)
         .with_context(|| format!("cannot look at the spool {}", config.spool_dir.display()))
 }
@@ -191,6 +208,7 @@ fn walk(
     let began = seams.clock.instant();
     let (mut read, mut shown) = (0, began);
     let mut report = Report {
+        complete: true,
         online,
         good: Good::default(),
         problems: Vec::new(),
@@ -207,6 +225,14 @@ fn walk(
             std::thread::sleep(wait);
         }
         let now = seams.clock.instant();
+        if next.is_some()
+            && how
+                .within
+                .is_some_and(|most| now.saturating_duration_since(began) >= most)
+        {
+            report.complete = false;
+            break;
+        }
         if now.saturating_duration_since(shown) >= limits::VERIFY_SHOWN {
             shown = now;
             show(read, answer.total_bytes, began, now);
@@ -260,10 +286,14 @@ fn print(report: &Report) {
 }
 
 /// A folder for the copy of the ledger, gone with this value.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new() -> anyhow::Result<Scratch> {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn new() -> anyhow::Result<Scratch> {
         use std::os::unix::fs::DirBuilderExt;
         let name = format!("repeaterd-verify-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
