@@ -144,6 +144,22 @@ fn systemd_takes_every_line_of_every_unit() {
     }
 }
 
+#[test]
+fn a_box_without_a_certificate_starts_no_daemon() {
+    let config = unit("repeater.toml");
+    for name in ["repeaterd.service", "repeater-gate.service"] {
+        let text = unit(name);
+        let [path] = values(&text, "ConditionPathExists")[..] else {
+            panic!("{name}: one condition")
+        };
+        // What the shipped configuration names as its certificate, which a setup writes last.
+        assert!(
+            config.contains(&format!("chain = \"{path}\"")),
+            "{name}: {path}"
+        );
+    }
+}
+
 /// The values of a key, over all its lines.
 fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
     let of = |line: &'a str| line.strip_prefix(key)?.strip_prefix('=');

@@ -1,5 +1,5 @@
 //! The command line of `repeaterd`: run, check, status, cameras, clear, verify, recover, gate, doctor,
-//! support-bundle. Exit codes are those of sysexits.h.
+//! setup, support-bundle. Exit codes are those of sysexits.h.
 
 mod cameras;
 
@@ -20,9 +20,11 @@ use crate::bundle;
 use crate::config::Config;
 use crate::gate;
 use crate::limits;
+use crate::setup;
 use crate::verify::{self, How};
 
 const USAGE: u8 = 64;
+const REFUSED: u8 = 65;
 const UNAVAILABLE: u8 = 69;
 const INTERNAL: u8 = 70;
 const CANNOT_CREATE: u8 = 73;
@@ -109,6 +111,8 @@ enum Command {
     },
     /// Look for what keeps this station from its work, and say how each is mended. Exits with 1 where something is bad.
     Doctor(Page),
+    /// Make this box a station's repeater: from the agency's enrolment file, or by hand.
+    Setup(Box<setup::Order>),
     /// Write what support needs to see into one text file: no key, no password, no footage, no person.
     SupportBundle(bundle::Wanted),
     /// Show what the running daemon does.
@@ -187,6 +191,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             gate::gate(&c, how).map_err(|e| complain(&e, UNAVAILABLE))
         }),
         Command::Doctor(page) => Ok(crate::doctor::doctor(&page.config, page.json, page.address)),
+        Command::Setup(order) => setup::setup(&order).map_err(|e| complain(&e, REFUSED)),
         Command::SupportBundle(wanted) => {
             bundle::bundle(&wanted).map_err(|e| complain(&e, CANNOT_CREATE))
         }

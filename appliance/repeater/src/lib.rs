@@ -40,6 +40,7 @@ mod gate;
 mod helper;
 mod recover;
 mod run;
+mod setup;
 mod verify;
 
 pub use cli::{command, main};

@@ -169,6 +169,10 @@ pub const BUNDLE_FILES: usize = 1 << 20;
 pub const BUNDLE_VERIFY: Duration = Duration::from_secs(20);
 /// For another program of the machine, asked for a support bundle.
 pub const BUNDLE_HELPER: Duration = Duration::from_secs(20);
+/// Any file that a setup reads.
+pub const SETUP_BYTES: usize = 1 << 20;
+/// For the service manager to seal a key, or to open it: a TPM is slow.
+pub const SEAL: Duration = Duration::from_secs(60);
 /// How often the health gate looks.
 pub const GATE_LOOK: Duration = Duration::from_secs(1);
 /// How often the service manager is told how this daemon is, at most; and until it is ready.
