@@ -1,5 +1,5 @@
 //! The command line of `repeaterd`: run, check, status, cameras, clear, verify, recover, gate, doctor,
-//! setup, support-bundle. Exit codes are those of sysexits.h.
+//! setup, adopt, support-bundle. Exit codes are those of sysexits.h.
 
 mod cameras;
 
@@ -113,6 +113,16 @@ enum Command {
     Doctor(Page),
     /// Make this box a station's repeater: from the agency's enrolment file, or by hand.
     Setup(Box<setup::Order>),
+    /// Make the spool of another repeater of this agency this box's own: after its disk was moved here, or this box was
+    /// given another identity. Says what it would do, unless --yes is given.
+    Adopt {
+        /// Configuration file of this box.
+        #[arg(long, default_value = "/etc/repeater/repeater.toml")]
+        config: PathBuf,
+        /// Do it.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Write what support needs to see into one text file: no key, no password, no footage, no person.
     SupportBundle(bundle::Wanted),
     /// Show what the running daemon does.
@@ -155,7 +165,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     };
     let done = match arguments.command {
         Command::Run { config } => {
-            load(&config).and_then(|c| crate::run(c).map_err(|e| complain(&e, INTERNAL)))
+            load(&config).and_then(|c| crate::run(c).map_err(|e| complain(&e, code_of_run(&e))))
         }
         Command::Check { config } => load(&config).and_then(|c| check(&c)),
         Command::Clear {
@@ -192,6 +202,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         }),
         Command::Doctor(page) => Ok(crate::doctor::doctor(&page.config, page.json, page.address)),
         Command::Setup(order) => setup::setup(&order).map_err(|e| complain(&e, REFUSED)),
+        Command::Adopt { config, yes } => load(&config)
+            .and_then(|c| crate::adopt::adopt(&c, yes).map_err(|e| complain(&e, code_of(&e)))),
         Command::SupportBundle(wanted) => {
             bundle::bundle(&wanted).map_err(|e| complain(&e, CANNOT_CREATE))
         }
@@ -218,6 +230,14 @@ fn code_of(e: &anyhow::Error) -> u8 {
     let in_use = matches!(e.downcast_ref(), Some(SpoolError::InUse(_)));
     match in_use || e.is::<std::io::Error>() {
         true => UNAVAILABLE,
+        false => INTERNAL,
+    }
+}
+
+/// Another repeater's spool is not this one's tomorrow: the manager need not try again.
+fn code_of_run(e: &anyhow::Error) -> u8 {
+    match e.is::<crate::owner::Foreign>() {
+        true => CONFIG,
         false => INTERNAL,
     }
 }

@@ -33,11 +33,13 @@ pub mod pulse;
 pub mod status;
 pub mod trusted_time;
 
+mod adopt;
 mod bundle;
 mod cli;
 mod doctor;
 mod gate;
 mod helper;
+mod owner;
 mod recover;
 mod run;
 mod setup;

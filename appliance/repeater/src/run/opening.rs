@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::live;
 use crate::config::Config;
+use crate::owner;
 
 /// How a daemon's life over one spool ended.
 #[derive(Clone, Copy)]
@@ -157,8 +158,15 @@ pub(super) fn open_spool(parts: &Parts, keys: KeyList) -> anyhow::Result<Opened>
     let dir = &config.spool_dir;
     std::fs::create_dir_all(dir)
         .with_context(|| format!("cannot make the spool's folder {}", dir.display()))?;
+    let own = keyring.current().own.identity.to_string();
+    owner::check(dir, &own)?;
     let options = spool_options(config, seams)?;
     let trust = keyring.current().trust.clone();
-    Spool::open_or_rebuild(options, trust, keys, seams.clock.now())
-        .with_context(|| format!("cannot open the spool {}", dir.display()))
+    let opened = Spool::open_or_rebuild(options, trust, keys, seams.clock.now())
+        .with_context(|| format!("cannot open the spool {}", dir.display()))?;
+    // A full disk keeps nobody from serving; the next start notes it.
+    if let Err(e) = owner::claim(dir, &own) {
+        warn!("whose spool this is was not noted: {e:#}");
+    }
+    Ok(opened)
 }
