@@ -1,0 +1,125 @@
+"""A box from the factory becomes a station's repeater, and nobody logs in: the agency's file is put into its boot partition,
+a signing request comes out, the certificate is brought on a USB stick. And a file that the agency did not sign is refused.
+
+The guest is told the agency's fingerprint by a credential, which a kernel image in service takes none of: there it stands
+in the command line (`build --agency`), which takes another image for each agency.
+"""
+
+import base64
+import re
+import subprocess
+
+from disk import offset, sparse_copy
+from guest import Failed, Guest, in_tree, until
+from station import ARCHIVE, SITE
+
+STATION = "suite-9"
+PLAN = f"""station = "{STATION}"
+number = 1
+[[archive]]
+site = "{SITE}"
+addresses = ["{ARCHIVE}"]
+"""
+FILE, REQUEST, CERTIFICATE = "enrolment.repeater", f"{STATION}-1.request.pem", f"{STATION}-1.certificate.pem"
+LOOK = "systemctl restart repeater-enrol.service; cat /efi/enrolment.answer.txt"
+
+
+def enrolment(scene, agency, name):
+    """An enrolment file of an agency, and that agency's fingerprint."""
+    plan, out = scene.work / "plan.toml", scene.work / name
+    plan.write_text(PLAN)
+    told = scene.station.run("agency", "enrol", agency, "--plan", plan, "--out", out)
+    return out, re.search(r"fingerprint: ([0-9a-f]{64})", told)[1]
+
+
+def in_boot_partition(scene, disk, *command):
+    """One of mtools' commands on a disk's boot partition; `{at}` stands for it, `/mnt/disk` for the folder of disks."""
+    at = f"/mnt/disk/{disk.name}@@{offset(disk, 'esp')}"
+    return in_tree(scene.trees["guest"], [f"+{disk.parent}=/mnt/disk"], *(word.format(at=at) for word in command))
+
+
+def a_file_in_the_boot_partition_brings_a_request_out(scene):
+    """The first boot makes the key and leaves the request; no daemon is started in vain, and the boot counts as good."""
+    file, known = enrolment(scene, scene.station.agency, FILE)
+    disk = scene.work / "box.img"
+    sparse_copy(scene.factory, disk)
+    in_boot_partition(scene, disk, "mcopy", "-i", "{at}", f"/mnt/disk/{file.name}", f"::/{FILE}")
+    guest = scene.boot(disk, "box", credentials={"repeater.agency": known.encode()})
+    took = guest.wait_agent()
+    until("the request is there", 60, lambda: guest.ask(f"test -s /efi/{REQUEST} && test -s /efi/enrolment.answer.txt")[0] == 0)
+    told = guest.run("cat /efi/enrolment.answer.txt; systemctl show -p NRestarts -p ActiveState -p ConditionResult repeaterd")
+    for words in ("taken", f"set up as urn:bwc:repeater:{STATION}:1", "NRestarts=0", "ActiveState=inactive",
+                  "ConditionResult=no"):
+        if words not in told:
+            raise Failed(f"no {words} in: {told}")
+    if "PRIVATE KEY" in guest.run("cat /etc/credstore.encrypted/repeater-key.pem"):
+        raise Failed("the key is not sealed")
+    guest.run("sync")
+    scene.rest()
+    return f"{took:.0f} s to the suite's unit"
+
+
+def its_certificate_on_a_stick_brings_the_box_into_service(scene):
+    """A USB stick with the same file and the certificate beside it; the daemon is ready, and the doctor finds nothing bad."""
+    disk, chain, stick = scene.work / "box.img", scene.work / CERTIFICATE, scene.work / "stick.img"
+    in_boot_partition(scene, disk, "mcopy", "-o", "-i", "{at}", f"::/{REQUEST}", f"/mnt/disk/{REQUEST}")
+    scene.station.run("agency", "sign", scene.station.agency, "--csr", scene.work / REQUEST, "--role", "repeater", "--out", chain)
+    with open(stick, "wb") as file:
+        file.truncate(64 << 20)
+    on_stick = ["-i", f"/mnt/disk/{stick.name}"]
+    in_boot_partition(scene, disk, "mformat", *on_stick, "-F", "::")
+    in_boot_partition(scene, disk, "mmd", *on_stick, "::/repeater-support")
+    for name in (FILE, CERTIFICATE):
+        in_boot_partition(scene, disk, "mcopy", *on_stick, f"/mnt/disk/{name}", f"::/{name}")
+    # The box knows its agency by now: no credential says it.
+    scene.rest()
+    guest = scene.guest = Guest(scene.trees, scene.work, disk.name, "suite.img")
+    guest.more = ["-drive", f"file=/mnt/guest/{stick.name},format=raw,if=none,id=stick", "-device", "qemu-xhci",
+                  "-device", "usb-storage,drive=stick"]
+    guest.start()
+    guest.wait_agent()
+    scene.ready()
+    told = guest.run("journalctl -b --no-pager -u 'repeater-enrol@*'; CREDENTIALS_DIRECTORY=/run/credentials/repeaterd.service "
+                     "repeaterd doctor --config /etc/repeater/repeater.toml")
+    if "certificate is taken" not in told or "BAD" in told or f"{ARCHIVE} is urn:bwc:archive:{SITE}" not in told:
+        raise Failed(told)
+    return f"{told.count('ok ')} things are well"
+
+
+def a_forged_file_is_refused_and_named(scene):
+    """Of another agency, and altered: the box stays what it is, and the boot partition says why."""
+    guest, other = scene.guest, scene.work / "other-agency"
+    subprocess.run([scene.programs / "agency", "trial", other, "--cameras", "1"], check=True, stdout=subprocess.DEVNULL)
+    forged, fingerprint = enrolment(scene, other, "forged.repeater")
+    before = guest.run("cat /etc/repeater/* /etc/credstore.encrypted/* | sha256sum")
+    altered = bytearray((scene.work / FILE).read_bytes())
+    altered[altered.index(ARCHIVE.encode())] ^= 1
+    for data, words in ((forged.read_bytes(), fingerprint), (bytes(altered), "signature")):
+        text = base64.b64encode(data).decode()
+        told = guest.run(f"echo {text} | base64 -d >/efi/{FILE}; {LOOK}")
+        if not told.startswith("refused") or words not in told:
+            raise Failed(told)
+    if guest.run("cat /etc/repeater/* /etc/credstore.encrypted/* | sha256sum") != before:
+        raise Failed("something was changed")
+    guest.run("systemctl is-active repeaterd")
+    return told.split("refused", 2)[-1].strip()[-70:]
+
+
+def a_stick_that_asks_is_given_a_support_bundle(scene):
+    """A folder `repeater-support` on the stick; what lies in it afterwards tells of this station, and nothing secret."""
+    show = "systemctl show -p ActiveState --value repeater-enrol@sda.service"
+    until("the stick was looked at", 90, lambda: scene.guest.ask(show)[1].strip() == "inactive")
+    scene.rest()
+    disk, out = scene.work / "box.img", scene.work / "support.txt"
+    in_boot_partition(scene, disk, "sh", "-c", "mcopy -o -i /mnt/disk/stick.img '::/repeater-support/*.txt' /mnt/disk/support.txt")
+    told = out.read_text()
+    for words in ("=== doctor", f'"urn:bwc:repeater:{STATION}:1"', "=== journal", "repeater-enrol", "wan0: up"):
+        if words not in told:
+            raise Failed(f"no {words} in: {told[-3000:]}")
+    if "-----BEGIN" in told:
+        raise Failed("a key is in it")
+    return f"{len(told)} bytes"
+
+
+CASES = [a_file_in_the_boot_partition_brings_a_request_out, its_certificate_on_a_stick_brings_the_box_into_service,
+         a_forged_file_is_refused_and_named, a_stick_that_asks_is_given_a_support_bundle]
