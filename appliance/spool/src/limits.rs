@@ -23,7 +23,7 @@ pub const LOGBOOK_CHANGES: usize = 16_384;
 /// One row of the ledger: sled keeps larger ones apart, without durability.
 pub const ROW_BYTES: usize = 4096;
 /// sled's page cache, as it counts: in memory it takes six times as much (measured with 64k segments).
-pub const LEDGER_CACHE_BYTES: u64 = 8 << 20;
+pub const LEDGER_CACHE_BYTES: u64 = 16 << 20;
 /// Bytes of it for each segment, beyond which it is written anew.
 pub const LEDGER_SEGMENT_BYTES: u64 = 700;
 /// A ledger that is no larger is not written anew.
