@@ -83,7 +83,7 @@ impl From<IdentityError> for EnrolmentError {
     }
 }
 
-fn content(what: impl ToString) -> EnrolmentError {
+fn content(what: &(impl ToString + ?Sized)) -> EnrolmentError {
     EnrolmentError::Content(what.to_string())
 }
 
@@ -114,7 +114,7 @@ fn roots(pem: &str) -> Result<Vec<CertificateDer<'static>>, EnrolmentError> {
     match roots {
         Ok(roots) if !roots.is_empty() => Ok(roots),
         Ok(_) => Err(content("papers.trust holds no certificate")),
-        Err(e) => Err(content(format!("papers.trust: {e}"))),
+        Err(e) => Err(content(&format!("papers.trust: {e}"))),
     }
 }
 
@@ -125,7 +125,7 @@ impl Papers {
     /// [`EnrolmentError::Content`].
     pub fn trust(&self) -> Result<Trust, EnrolmentError> {
         let (roots, lists) = (self.trust.as_bytes(), self.crl.as_bytes());
-        let trust = Trust::from_pem(roots, Some(lists)).map_err(content)?;
+        let trust = Trust::from_pem(roots, Some(lists)).map_err(|e| content(&e))?;
         match trust.crl_next_update() {
             Some(_) => Ok(trust),
             None => Err(content("papers.crl holds no revocation list")),
@@ -138,7 +138,7 @@ impl Papers {
     /// [`EnrolmentError::Content`].
     pub fn key_list(&self) -> Result<KeyList, EnrolmentError> {
         let bytes = from_hex(&self.key_list).ok_or_else(|| content("papers.key_list: no hex"))?;
-        let said = |e: KeyListError| content(format!("papers.key_list: {e}"));
+        let said = |e: KeyListError| content(&format!("papers.key_list: {e}"));
         KeyList::verify(bytes.into(), self.trust()?.root_keys()).map_err(said)
     }
 }
@@ -162,7 +162,7 @@ impl Enrolment {
     fn check(&self) -> Result<(), EnrolmentError> {
         if self.format != FORMAT {
             let found = self.format;
-            return Err(content(format!(
+            return Err(content(&format!(
                 "its format is {found}, and this release reads {FORMAT}: use a release that is as new as the file"
             )));
         }
@@ -188,11 +188,11 @@ impl Enrolment {
         chain: &[CertificateDer<'_>],
         key: &SigningKey,
     ) -> Result<Vec<u8>, EnrolmentError> {
-        let text = toml::to_string(self).map_err(content)?;
+        let text = toml::to_string(self).map_err(|e| content(&e))?;
         let bytes = sign_chained(KIND, text.into_bytes(), chain, key)?;
         if bytes.len() > FILE_BYTES {
             let length = bytes.len();
-            return Err(content(format!(
+            return Err(content(&format!(
                 "it would have {length} bytes, and {FILE_BYTES} are taken"
             )));
         }
@@ -206,7 +206,7 @@ impl Enrolment {
     pub fn open(bytes: &[u8], known: &[Digest]) -> Result<Self, EnrolmentError> {
         let verify = |chain: &[CertificateDer<'static>]| verify_signer(chain, known);
         let (text, chain) = open_chained(KIND, bytes, FILE_BYTES, verify)?;
-        let text = String::from_utf8(text).map_err(content)?;
+        let text = String::from_utf8(text).map_err(|e| content(&e))?;
         let read: Enrolment = toml::from_str(&text).map_err(|e| content(e.message()))?;
         read.check()?;
         if !chain
@@ -219,7 +219,7 @@ impl Enrolment {
         }
         let signer = judge(&chain, &read.papers.trust()?, Revocation::Check)?.identity;
         if read.identity()? != signer {
-            return Err(content(format!(
+            return Err(content(&format!(
                 "it was signed for {signer}, not for whom it names"
             )));
         }

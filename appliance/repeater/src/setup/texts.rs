@@ -96,7 +96,7 @@ fn radio(wifi: &Wifi) -> String {
             ];
             return filled(STATION, &wifi.interface, &values, &wide);
         }
-        ..=48 => "42",
+        14..=48 => "42",
         _ => "155",
     };
     // The second half of a pair of channels lies below the first.
