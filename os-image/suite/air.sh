@@ -8,6 +8,20 @@
 suite=/run/suite
 cameras=/var/lib/suite
 
+# load MODULE [WORD...]: a module of the suite's own, and before it those that it needs and nobody has loaded yet.
+load() {
+  module=$1
+  shift
+  while read -r file; do
+    grep -q "^$(basename "$file" .ko | tr - _) " /proc/modules && continue
+    if [ "$(basename "$file" .ko)" = "$module" ]; then
+      insmod "$suite/modules/$file" "$@" || return
+    else
+      insmod "$suite/modules/$file" || return
+    fi
+  done <"$suite/modules/$module.order"
+}
+
 # Brings a station's papers, as an installer does, and starts it.
 enrol() {
   install -m 644 -t /etc/repeater $suite/station/chain.pem $suite/station/trust.pem $suite/station/crl.pem \
@@ -17,32 +31,40 @@ enrol() {
 }
 
 # radios COUNT: switches the air on; the first radio is the station's.
-radios() { modprobe mac80211 && insmod $suite/modules/mac80211_hwsim.ko radios="$1" && sleep 1; }
+radios() { modprobe mac80211 && load mac80211_hwsim radios="$1" && sleep 1; }
 
 # phy INTERFACE: the radio of an interface.
 phy() { echo "phy$(iw dev "$1" info | sed -n 's/^.*wiphy //p')"; }
 
-# camera NAME RADIO: a camera with its radio, a supplicant, and `bodycam` that serves on it.
+# camera NAME RADIO [SOCKET]: a camera with its radio, a supplicant, and `bodycam` that serves on it, and on its dock's socket
+# where it has one. Its battery is a folder, as the kernel shows one.
 camera() {
   name=$1 radio=$2
-  mkdir -p "$cameras/$name" /run/cameras
+  mkdir -p "$cameras/$name" "/run/cameras/$name.battery"
+  battery "$name" 57 Discharging
   phy "$radio" >"/run/cameras/$name.phy"
   ip netns add "$name" && iw phy "$(cat "/run/cameras/$name.phy")" set netns name "$name" || return
   ip -n "$name" link set lo up
   # The supplicant brings the interface up; its link-local address is the camera's only one.
   ip netns exec "$name" wpa_supplicant -B -t -Dnl80211 -i "$radio" -c "$suite/cameras/$name/supplicant" \
     -f "/run/cameras/$name.supplicant" -P "/run/cameras/$name.pid" || return
-  serve "$name" "$radio"
+  serve "$name" --link "$radio" ${3:+--link "$3"}
 }
+
+# battery NAME PERCENT WORD: what the kernel says of a camera's battery.
+battery() { echo "$2" >"/run/cameras/$1.battery/capacity" && echo "$3" >"/run/cameras/$1.battery/status"; }
 
 # papers NAME: the arguments that every command of a camera has.
 papers() { echo "--store $cameras/$1/store --credentials $suite/cameras/$1 --agency $suite/agency"; }
 
+# serve NAME WORD...: starts a camera's program; words say the links.
 serve() {
+  name=$1
+  shift
   # shellcheck disable=SC2046 # words
-  ip netns exec "$1" $suite/bin/bodycam serve $(papers "$1") --listen "[::]:47800" --erase now --link "$2" --announce \
-    >"/run/cameras/$1.log" 2>&1 &
-  echo $! >"/run/cameras/$1.serves"
+  ip netns exec "$name" $suite/bin/bodycam serve $(papers "$name") --listen "[::]:47800" --erase now --announce \
+    --battery "/run/cameras/$name.battery" "$@" >"/run/cameras/$name.log" 2>&1 &
+  echo $! >"/run/cameras/$name.serves"
 }
 
 # seal NAME FOOTAGE: a camera records.

@@ -86,7 +86,8 @@ class Guest:
         shutil.copy(firmware, self.folder / "vars.fd")
 
     def start(self, credentials=None, restart=False, drive=None):
-        """Switches it on. `drive` are qemu's words for the first disk, where it is not just a file."""
+        """Switches it on. `drive` are qemu's words for the first disk, where it is not just a file. A credential that is
+        None is not given."""
         say = {"systemd.extra-unit.suite.service": UNIT.encode(), "systemd.unit-dropin.multi-user.target": WANTS.encode(),
                "repeater.data-key": KEY, **(credentials or {})}
         for name in ("agent", "console.txt"):
@@ -105,16 +106,29 @@ class Guest:
             *self.more,
         ]
         if self.uplink:
-            command += ["-nic", "user,model=virtio-net-pci"]
+            command += ["-nic", "user,id=uplink,model=virtio-net-pci"]
         if not restart:
             command += ["-no-reboot"]
         for name, value in say.items():
+            if value is None:
+                continue
             text = base64.b64encode(value).decode()
             command += ["-smbios", f"type=11,value=io.systemd.credential.binary:{name}={text}"]
         with open(self.folder / "qemu.txt", "ab") as log:
             self.process = inside(self.trees["guest"], [f"+{self.folder}={at}"], command, stdin=subprocess.DEVNULL,
                                   stdout=log, stderr=log)
         self.began = time.monotonic()
+
+    def monitor(self, line):
+        """Tells qemu something, where `more` gives it a monitor."""
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.connect(str(self.folder / "monitor"))
+            channel.settimeout(30)
+            told = channel.recv(4096)
+            channel.sendall(f"{line}\n".encode())
+            while told.count(b"(qemu) ") < 2:
+                told += channel.recv(4096)
+        return told.decode(errors="replace")
 
     def wait_agent(self, seconds=90):
         """Waits until the guest takes commands; says how long that took."""

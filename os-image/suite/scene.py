@@ -14,7 +14,8 @@ from station import Station, footage
 HERE = pathlib.Path(__file__).resolve().parent
 
 # Footage by name. `long` takes some seconds over the simulated air, so that a camera can leave in the middle of a segment.
-FOOTAGE = {"short": footage(1, 3_000_000), "long": footage(2, 9_000_000), "last": footage(3, 2_000_000)}
+FOOTAGE = {"short": footage(1, 3_000_000), "long": footage(2, 9_000_000), "last": footage(3, 2_000_000),
+           "film": footage(4, 14_000_000)}
 DISK_MIB = 1024
 
 
@@ -64,14 +65,15 @@ class Scene:
                             "--version", version], check=True)
         return made
 
-    def boot(self, disk, name, **options):
-        """Switches a guest on with a copy of a disk; the one before is switched off."""
+    def boot(self, disk, name, more=(), **options):
+        """Switches a guest on with a copy of a disk; the one before is switched off. `more` are further words for qemu."""
         self.rest()
         _ = self.station
         to = self.work / f"{name}.img"
         if to != disk:
             sparse_copy(disk, to)
         self.guest = Guest(self.trees, self.work, to.name, "suite.img")
+        self.guest.more += more
         self.guest.start(**options)
         return self.guest
 

@@ -16,7 +16,9 @@ from guest import Failed, in_tree, until
 HERE = pathlib.Path(__file__).resolve().parent
 STATION, SITE = "trial", "site-a"
 ARCHIVE = "10.0.2.2:47801"
-MODULES = ["kernel/drivers/net/wireless/virtual/mac80211_hwsim.ko"]
+# What the image must not have: simulated radios, an uplink that is made bad, a camera's end of a USB cable and its bay.
+MODULES = ["mac80211_hwsim", "sch_netem", "sch_ingress", "act_mirred", "cls_matchall", "ifb",
+           "dummy_hcd", "libcomposite", "usb_f_ncm"]
 
 CONFIG = f"""[identity]
 chain = "/etc/repeater/chain.pem"
@@ -40,6 +42,10 @@ wan = ["wan*", "wwan*"]
 [[discover.hostapd]]
 socket = "/run/hostapd/wlan0"
 kind = "wireless"
+
+[[discover.dock]]
+path = "*/dummy_hcd.*"
+bay = "A1"
 
 [listen]
 http = "127.0.0.1:9470"
@@ -133,12 +139,13 @@ class Station:
         shutil.rmtree(at, ignore_errors=True)
         for name in ("bin", "modules", "station", "agency", "cameras", "footage", "lib"):
             (at / name).mkdir(parents=True)
-        for script in ("agent.sh", "air.sh"):
+        for script in ("agent.sh", "air.sh", "dock.sh", "uplink.sh"):
             shutil.copy(HERE / script, at)
         for name, data in recordings.items():
             (at / "footage" / name).write_bytes(data)
         self._papers(at)
         self._programs(at)
+        self._modules(at)
         in_tree(self.trees["guest"], [f"{at}=/mnt/disk", f"+{to.parent}=/mnt/out"], "mkfs.erofs", "--quiet",
                 f"/mnt/out/{to.name}", "/mnt/disk")
         shutil.rmtree(at)
@@ -176,8 +183,16 @@ class Station:
             script = at / "bin" / name
             script.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH=/run/suite/lib exec /run/suite/lib/{name} "$@"\n')
             script.chmod(0o755)
-        [kernel] = (self.trees["tools"] / "kernel/usr/lib/modules").iterdir()
+
+    def _modules(self, at):
+        """The kernel's modules that only the suite loads, each with a list of the files to load, in order."""
+        tree = self.trees["tools"]
+        [kernel] = (tree / "kernel/usr/lib/modules").iterdir()
         for module in MODULES:
-            packed = (kernel / f"{module}.xz").read_bytes()
-            plain = subprocess.run(["xz", "-dc"], input=packed, stdout=subprocess.PIPE, check=True).stdout
-            (at / "modules" / os.path.basename(module)).write_bytes(plain)
+            told = in_tree(tree, [], "modprobe", "-d", "/kernel", "-S", kernel.name, "--show-depends", module)
+            files = [pathlib.Path(line.split()[1]) for line in told.splitlines() if line.startswith("insmod ")]
+            for file in files:
+                packed = (tree / file.relative_to("/")).read_bytes()
+                plain = subprocess.run(["xz", "-dc"], input=packed, stdout=subprocess.PIPE, check=True).stdout
+                (at / "modules" / file.stem).write_bytes(plain)
+            (at / "modules" / f"{module}.order").write_text("".join(f"{file.stem}\n" for file in files))
