@@ -13,7 +13,8 @@ ABSENT = ["/usr/sbin/sshd", "/usr/lib/systemd/system/getty@.service",
           "/usr/bin/apt-get", "/usr/bin/dpkg", "/usr/bin/perl", "/usr/bin/python3", "/usr/sbin/wpa_supplicant",
           "/usr/bin/bodycam", "/usr/bin/archive", "/usr/bin/agency", "/usr/bin/openssl", "/usr/bin/curl"]
 PRESENT = ["/usr/bin/repeaterd", "/usr/sbin/hostapd", "/usr/sbin/nft", "/usr/sbin/chronyd",
-           "/usr/lib/systemd/system/repeaterd.service"]
+           "/usr/lib/systemd/system/repeaterd.service", "/usr/lib/systemd/systemd-bless-boot",
+           "/usr/lib/systemd/system-generators/systemd-bless-boot-generator"]
 
 
 def sections(path):
