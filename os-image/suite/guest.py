@@ -76,33 +76,34 @@ def in_tree(tree, binds, *command):
 class Guest:
     """One machine: its folder holds its disks, its firmware's variables and what it said."""
 
-    def __init__(self, trees, folder, disk, suite, uplink=True):
-        self.trees, self.folder = trees, pathlib.Path(folder)
+    def __init__(self, trees, folder, disk, suite, uplink=True, secure=False, variables=None):
+        self.trees, self.folder, self.secure = trees, pathlib.Path(folder), secure
         self.disk, self.suite, self.uplink = disk, suite, uplink
         self.process = self.channel = None
         self.more = []
         self.folder.mkdir(parents=True, exist_ok=True)
+        # With no key in it: the firmware is in setup mode, where it checks nothing and takes the first keys that it is given.
         firmware = trees["guest"] / "usr/share/OVMF/OVMF_VARS_4M.fd"
-        shutil.copy(firmware, self.folder / "vars.fd")
+        shutil.copy(variables or firmware, self.folder / "vars.fd")
 
     def start(self, credentials=None, restart=False, drive=None):
         """Switches it on. `drive` are qemu's words for the first disk, where it is not just a file. A credential that is
         None is not given."""
         say = {"systemd.extra-unit.suite.service": UNIT.encode(), "systemd.unit-dropin.multi-user.target": WANTS.encode(),
                "repeater.data-key": KEY, **(credentials or {})}
-        for name in ("agent", "console.txt"):
+        for name in ("agent", "console", "monitor", "console.txt"):
             (self.folder / name).unlink(missing_ok=True)
         at = "/mnt/guest"
         command = [
-            "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35,accel=tcg", "-cpu", CPU, "-m", "640",
-            "-smp", "1", "-uuid", BOARD, "-rtc", "base=utc", "-device", "virtio-rng-pci",
-            "-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+            "qemu-system-x86_64", "-nodefaults", "-display", "none", "-cpu", CPU, "-m", "640",
+            "-smp", "1", "-uuid", BOARD, "-rtc", "base=utc", "-device", "virtio-rng-pci", *self._firmware(),
             "-drive", f"if=pflash,format=raw,file={at}/vars.fd",
             *(drive or ["-drive", f"file={at}/{self.disk},format=raw,if=none,id=system,cache=writeback"]),
             "-device", "virtio-blk-pci,drive=system",
             "-drive", f"file={at}/{self.suite},format=raw,if=none,id=suite,readonly=on",
             "-device", "virtio-blk-pci,drive=suite,serial=suite",
-            "-serial", f"file:{at}/console.txt", "-serial", f"unix:{at}/agent,server=on,wait=off",
+            "-chardev", f"socket,id=console,path={at}/console,server=on,wait=off,logfile={at}/console.txt",
+            "-serial", "chardev:console", "-serial", f"unix:{at}/agent,server=on,wait=off",
             *self.more,
         ]
         if self.uplink:
@@ -118,6 +119,21 @@ class Guest:
             self.process = inside(self.trees["guest"], [f"+{self.folder}={at}"], command, stdin=subprocess.DEVNULL,
                                   stdout=log, stderr=log)
         self.began = time.monotonic()
+
+    def _firmware(self):
+        """The machine and its firmware. The one with Secure Boot keeps its variables where only its own code can write."""
+        code = "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M"
+        if not self.secure:
+            return ["-machine", "q35,accel=tcg", "-drive", f"{code}.fd"]
+        return ["-machine", "q35,accel=tcg,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
+                "-global", "ICH9-LPC.disable_s3=1", "-drive", f"{code}.secboot.fd"]
+
+    def type(self, text):
+        """Types on its first serial port, as somebody would who plugs a cable in."""
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.connect(str(self.folder / "console"))
+            channel.sendall(text.encode())
+            time.sleep(2)
 
     def monitor(self, line):
         """Tells qemu something, where `more` gives it a monitor."""

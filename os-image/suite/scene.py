@@ -7,7 +7,7 @@ group begins from a copy, so that no group depends on what another did.
 import pathlib
 import subprocess
 
-from disk import sparse_copy, with_kernel
+from disk import boot_files, drop_boot_file, put_boot_file, sparse_copy, with_kernel
 from guest import Failed, Guest, until
 from station import Station, footage
 
@@ -24,7 +24,7 @@ class Scene:
 
     def __init__(self, trees, args, work):
         self.trees, self.work, self.seed, self.cache = trees, work, args.seed, args.cache
-        self.check = args.check
+        self.check, self.keys = args.check, args.keys and args.keys.resolve()
         self.image, self.programs = args.image.resolve(), args.programs.resolve()
         self.guest = None
         self._station = self._factory = self._enrolled = None
@@ -55,6 +55,11 @@ class Scene:
             guest.run(". /run/suite/air.sh; enrol && sync")
             self.rest()
             self._enrolled = self.work / "first.img"
+            # As after a first boot that was blessed: the radio that its gate waits for is switched on by some groups only.
+            for name in boot_files(self.trees, self._enrolled):
+                drop_boot_file(self.trees, self._enrolled, name)
+                good = name.removesuffix(".efi").split("+")[0]
+                put_boot_file(self.trees, self._enrolled, self.image / "test.efi", f"{good}.efi")
         return self._enrolled
 
     def newer_image(self, version):
@@ -65,14 +70,14 @@ class Scene:
                             "--version", version], check=True)
         return made
 
-    def boot(self, disk, name, more=(), **options):
+    def boot(self, disk, name, secure=False, variables=None, more=(), **options):
         """Switches a guest on with a copy of a disk; the one before is switched off. `more` are further words for qemu."""
         self.rest()
         _ = self.station
         to = self.work / f"{name}.img"
         if to != disk:
             sparse_copy(disk, to)
-        self.guest = Guest(self.trees, self.work, to.name, "suite.img")
+        self.guest = Guest(self.trees, self.work, to.name, "suite.img", secure=secure, variables=variables)
         self.guest.more += more
         self.guest.start(**options)
         return self.guest

@@ -2,6 +2,7 @@
 the hash in both is the root's, and that the root has nothing which would let somebody in.
 """
 
+import base64
 import re
 import struct
 
@@ -11,10 +12,11 @@ from guest import Failed, in_tree
 ABSENT = ["/usr/sbin/sshd", "/usr/lib/systemd/system/getty@.service",
           "/usr/lib/systemd/system/serial-getty@.service", "/usr/lib/systemd/system/debug-shell.service",
           "/usr/bin/apt-get", "/usr/bin/dpkg", "/usr/bin/perl", "/usr/bin/python3", "/usr/sbin/wpa_supplicant",
-          "/usr/bin/bodycam", "/usr/bin/archive", "/usr/bin/agency", "/usr/bin/openssl", "/usr/bin/curl"]
+          "/usr/bin/bodycam", "/usr/bin/archive", "/usr/bin/agency", "/usr/bin/openssl", "/usr/bin/curl",
+          "/usr/bin/systemd-nspawn", "/usr/bin/dbus-daemon", "/usr/lib/systemd/system/dbus.service"]
 PRESENT = ["/usr/bin/repeaterd", "/usr/sbin/hostapd", "/usr/sbin/nft", "/usr/sbin/chronyd",
            "/usr/lib/systemd/system/repeaterd.service", "/usr/lib/systemd/systemd-bless-boot",
-           "/usr/lib/systemd/system-generators/systemd-bless-boot-generator"]
+           "/usr/lib/systemd/system-generators/systemd-bless-boot-generator", "/usr/lib/systemd/systemd-sysupdate"]
 
 
 def sections(path):
@@ -77,6 +79,17 @@ def the_root_lets_nobody_in(scene):
         raise Failed(f"there: {found}")
 
 
+def updates_are_believed_by_the_agencys_key_alone(scene):
+    """Debian's package brings the keys of several distributions, which could sign for every station."""
+    ring = "/usr/lib/systemd/import-pubring.gpg"
+    script = f"dump.erofs --path={ring} /mnt/image/root.img >/dev/null 2>&1 && dump.erofs --cat --path={ring} /mnt/image/root.img | base64 -w 0 || true"
+    told = in_tree(scene.trees["tools"], [f"{scene.image}=/mnt/image"], "sh", "-c", script)
+    known = base64.b64decode(told)
+    if known != ((scene.keys / "update.pgp").read_bytes() if scene.keys else b""):
+        raise Failed(f"the root knows {len(known)} bytes of keys")
+    return f"{len(known)} bytes of keys"
+
+
 def the_root_is_at_most_64_mb(scene):
     """Compressed, as it lies on the disk."""
     size = (scene.image / "root.img").stat().st_size
@@ -86,4 +99,4 @@ def the_root_is_at_most_64_mb(scene):
 
 
 CASES = [production_and_test_differ_in_their_command_line_only, the_root_is_the_one_that_the_command_line_names,
-         the_root_lets_nobody_in, the_root_is_at_most_64_mb]
+         the_root_lets_nobody_in, updates_are_believed_by_the_agencys_key_alone, the_root_is_at_most_64_mb]
