@@ -84,7 +84,7 @@ impl Scene {
             .arg(self.folder.path().join("root"));
         command.args(more).output().unwrap()
     }
-    fn from_stick(&self, more: &[&str]) -> Output {
+    fn by_stick(&self, more: &[&str]) -> Output {
         let file = self.stick("enrolment.repeater").display().to_string();
         self.setup(&[&[file.as_str()], more].concat())
     }
@@ -129,7 +129,7 @@ fn from_the_file_to_the_certificate_and_a_second_time_nothing_changes() {
     let scene = Scene::new();
     scene.enrol(&scene.ours, PLAN);
     let known = scene.fingerprint(&scene.ours);
-    let said = good(&scene.from_stick(&["--agency", &known]));
+    let said = good(&scene.by_stick(&["--agency", &known]));
     assert!(
         said.contains("set up as urn:bwc:repeater:seoul-017:1"),
         "{said}"
@@ -167,7 +167,7 @@ fn from_the_file_to_the_certificate_and_a_second_time_nothing_changes() {
     assert_eq!(scene.everything(), before);
 
     scene.sign(&scene.ours);
-    let said = good(&scene.from_stick(&[]));
+    let said = good(&scene.by_stick(&[]));
     assert!(said.contains("certificate is taken"), "{said}");
     let checked = Command::new(REPEATERD)
         .arg("check")
@@ -178,10 +178,10 @@ fn from_the_file_to_the_certificate_and_a_second_time_nothing_changes() {
 
     // What a person changes stays, until the agency's next file; and then it is kept.
     std::fs::write(scene.own("repeater.toml"), "# mine\n").unwrap();
-    good(&scene.from_stick(&[]));
+    good(&scene.by_stick(&[]));
     assert_eq!(read(&scene.own("repeater.toml")), "# mine\n");
     scene.enrol(&scene.ours, &PLAN.replace("192.0.2.10", "192.0.2.11"));
-    good(&scene.from_stick(&[]));
+    good(&scene.by_stick(&[]));
     assert!(read(&scene.own("repeater.toml")).contains("192.0.2.11:47801"));
     assert_eq!(read(&scene.own("repeater.toml.before")), "# mine\n");
 }
@@ -195,11 +195,11 @@ fn a_forged_file_a_strangers_and_a_strange_certificate_change_nothing() {
     );
     // Nobody told the box of an agency.
     scene.enrol(&scene.ours, PLAN);
-    let said = refused(&scene.from_stick(&[]));
+    let said = refused(&scene.by_stick(&[]));
     assert!(said.contains(&ours) && said.contains("--agency"), "{said}");
     // A file of another agency; it names whom it is of.
     scene.enrol(&scene.theirs, PLAN);
-    let said = refused(&scene.from_stick(&["--agency", &ours]));
+    let said = refused(&scene.by_stick(&["--agency", &ours]));
     assert!(said.contains(&theirs) && said.contains(&ours), "{said}");
     // One that was altered.
     scene.enrol(&scene.ours, PLAN);
@@ -207,21 +207,21 @@ fn a_forged_file_a_strangers_and_a_strange_certificate_change_nothing() {
     let at = bytes.windows(10).position(|w| w == b"192.0.2.10").unwrap();
     bytes[at] = b'7';
     std::fs::write(scene.stick("enrolment.repeater"), bytes).unwrap();
-    let said = refused(&scene.from_stick(&["--agency", &ours]));
+    let said = refused(&scene.by_stick(&["--agency", &ours]));
     assert!(said.contains("signature"), "{said}");
     std::fs::write(scene.stick("enrolment.repeater"), vec![0; 70_000]).unwrap();
-    assert!(refused(&scene.from_stick(&["--agency", &ours])).contains("65536"));
+    assert!(refused(&scene.by_stick(&["--agency", &ours])).contains("65536"));
     assert_eq!(scene.everything(), []);
 
     scene.enrol(&scene.ours, PLAN);
-    good(&scene.from_stick(&["--agency", &ours]));
+    good(&scene.by_stick(&["--agency", &ours]));
     let before = scene.everything();
     // The certificate of another key, of another agency.
     let other = read(&scene.ours.path("repeaters/trial-1/chain.pem"));
     std::fs::write(scene.stick("seoul-017-1.certificate.pem"), other).unwrap();
-    assert!(refused(&scene.from_stick(&[])).contains("not this box's"));
+    assert!(refused(&scene.by_stick(&[])).contains("not this box's"));
     scene.sign(&scene.theirs);
-    assert!(refused(&scene.from_stick(&[])).contains("not this box's"));
+    assert!(refused(&scene.by_stick(&[])).contains("not this box's"));
     assert_eq!(scene.everything(), before);
 }
 
@@ -230,27 +230,27 @@ fn a_box_keeps_its_identity_unless_told_to_replace_it() {
     let scene = Scene::new();
     let ours = scene.fingerprint(&scene.ours);
     scene.enrol(&scene.ours, PLAN);
-    good(&scene.from_stick(&["--agency", &ours]));
+    good(&scene.by_stick(&["--agency", &ours]));
     scene.sign(&scene.ours);
-    good(&scene.from_stick(&[]));
+    good(&scene.by_stick(&[]));
     let before = scene.everything();
     scene.enrol(&scene.ours, &PLAN.replace("seoul-017", "busan-002"));
-    let said = refused(&scene.from_stick(&[]));
+    let said = refused(&scene.by_stick(&[]));
     assert!(
         said.contains("seoul-017") && said.contains("busan-002") && said.contains("--replace"),
         "{said}"
     );
     // Of another agency: only by both words.
     scene.enrol(&scene.theirs, PLAN);
-    assert!(refused(&scene.from_stick(&[])).contains("told of"));
+    assert!(refused(&scene.by_stick(&[])).contains("told of"));
     let theirs = scene.fingerprint(&scene.theirs);
-    assert!(refused(&scene.from_stick(&["--agency", &theirs])).contains("--replace"));
-    assert!(refused(&scene.from_stick(&["--replace"])).contains("--agency"));
+    assert!(refused(&scene.by_stick(&["--agency", &theirs])).contains("--replace"));
+    assert!(refused(&scene.by_stick(&["--replace"])).contains("--agency"));
     assert_eq!(scene.everything(), before);
 
     let key = read(&scene.own("key.pem"));
     // The old certificate that lies beside it is not the new key's.
-    let said = refused(&scene.from_stick(&["--agency", &theirs, "--replace"]));
+    let said = refused(&scene.by_stick(&["--agency", &theirs, "--replace"]));
     assert!(said.contains("not this box's"), "{said}");
     assert!(read(&scene.own("key.pem")) != key && !scene.own("chain.pem").exists());
     assert_eq!(
@@ -264,9 +264,9 @@ fn killed_anywhere_it_is_run_again_and_ends_the_same() {
     let scene = Scene::new();
     let ours = scene.fingerprint(&scene.ours);
     scene.enrol(&scene.ours, PLAN);
-    good(&scene.from_stick(&["--agency", &ours]));
+    good(&scene.by_stick(&["--agency", &ours]));
     scene.sign(&scene.ours);
-    good(&scene.from_stick(&[]));
+    good(&scene.by_stick(&[]));
     let whole = scene.everything();
     let certificate = read(&scene.stick("seoul-017-1.certificate.pem"));
     let written = [
@@ -305,12 +305,12 @@ fn killed_anywhere_it_is_run_again_and_ends_the_same() {
         if cut < 6 {
             // The key is a new one, and so its certificate.
             std::fs::remove_file(scene.stick("seoul-017-1.certificate.pem")).unwrap();
-            good(&scene.from_stick(&["--agency", &ours]));
+            good(&scene.by_stick(&["--agency", &ours]));
             scene.sign(&scene.ours);
         } else {
             std::fs::write(scene.stick("seoul-017-1.certificate.pem"), &certificate).unwrap();
         }
-        good(&scene.from_stick(&["--agency", &ours]));
+        good(&scene.by_stick(&["--agency", &ours]));
         let checked = Command::new(REPEATERD)
             .arg("check")
             .arg(scene.own("repeater.toml"))
