@@ -35,7 +35,7 @@ def enrolment(scene, agency, name):
 def in_boot_partition(scene, disk, *command):
     """One of mtools' commands on a disk's boot partition; `{at}` stands for it, `/mnt/disk` for the folder of disks."""
     at = f"/mnt/disk/{disk.name}@@{offset(disk, 'esp')}"
-    return in_tree(scene.trees["guest"], [f"+{disk.parent}=/mnt/disk"], *(word.format(at=at) for word in command))
+    in_tree(scene.trees["guest"], [f"+{disk.parent}=/mnt/disk"], *(word.format(at=at) for word in command))
 
 
 def a_file_in_the_boot_partition_brings_a_request_out(scene):
@@ -68,7 +68,6 @@ def its_certificate_on_a_stick_brings_the_box_into_service(scene):
         file.truncate(64 << 20)
     on_stick = ["-i", f"/mnt/disk/{stick.name}"]
     in_boot_partition(scene, disk, "mformat", *on_stick, "-F", "::")
-    in_boot_partition(scene, disk, "mmd", *on_stick, "::/repeater-support")
     for name in (FILE, CERTIFICATE):
         in_boot_partition(scene, disk, "mcopy", *on_stick, f"/mnt/disk/{name}", f"::/{name}")
     # The box knows its agency by now: no credential says it.
@@ -105,21 +104,5 @@ def a_forged_file_is_refused_and_named(scene):
     return told.split("refused", 2)[-1].strip()[-70:]
 
 
-def a_stick_that_asks_is_given_a_support_bundle(scene):
-    """A folder `repeater-support` on the stick; what lies in it afterwards tells of this station, and nothing secret."""
-    show = "systemctl show -p ActiveState --value repeater-enrol@sda.service"
-    until("the stick was looked at", 90, lambda: scene.guest.ask(show)[1].strip() == "inactive")
-    scene.rest()
-    disk, out = scene.work / "box.img", scene.work / "support.txt"
-    in_boot_partition(scene, disk, "sh", "-c", "mcopy -o -i /mnt/disk/stick.img '::/repeater-support/*.txt' /mnt/disk/support.txt")
-    told = out.read_text()
-    for words in ("=== doctor", f'"urn:bwc:repeater:{STATION}:1"', "=== journal", "repeater-enrol", "wan0: up"):
-        if words not in told:
-            raise Failed(f"no {words} in: {told[-3000:]}")
-    if "-----BEGIN" in told:
-        raise Failed("a key is in it")
-    return f"{len(told)} bytes"
-
-
 CASES = [a_file_in_the_boot_partition_brings_a_request_out, its_certificate_on_a_stick_brings_the_box_into_service,
-         a_forged_file_is_refused_and_named, a_stick_that_asks_is_given_a_support_bundle]
+         a_forged_file_is_refused_and_named]
