@@ -57,16 +57,20 @@ class Pulled:
         return self.now
 
     def kernels(self):
-        """The kernel images on its boot partition."""
-        return boot_files(self.scene.trees, self.now)
+        """The kernel images on its boot partition that the boot loader counts as such: an empty file is none."""
+        return [file for file in boot_files(self.scene.trees, self.now) if self._kernel(file)[:2] == b"MZ"]
+
+    def _kernel(self, file):
+        """A file of the boot partition."""
+        work, at = self.scene.work, f"/mnt/disk/{self.now.name}@@{table(self.now)['esp']}"
+        in_tree(self.scene.trees["guest"], [f"{work}=/mnt/disk", f"+{work}=/mnt/out"], "mcopy", "-n", "-o", "-i", at,
+                f"::/EFI/Linux/{file}", "/mnt/out/kernel.efi")
+        return (work / "kernel.efi").read_bytes()
 
     def is_whole(self, image, version, file):
         """Whether a kernel image is what was built, and its slot holds the root and the hash tree that go with it."""
-        named, work = table(self.now), self.scene.work
-        at = f"/mnt/disk/{self.now.name}@@{named['esp']}"
-        in_tree(self.scene.trees["guest"], [f"{work}=/mnt/disk", f"+{work}=/mnt/out"], "mcopy", "-n", "-o", "-i", at,
-                f"::/EFI/Linux/{file}", "/mnt/out/kernel.efi")
-        if (work / "kernel.efi").read_bytes() != (image / "test.efi").read_bytes():
+        named = table(self.now)
+        if self._kernel(file) != (image / "test.efi").read_bytes():
             return False
         for part, name in (("root.img", f"repeater_{version}"), ("root.verity", f"repeater_{version}_verity")):
             wanted = (image / part).read_bytes()
