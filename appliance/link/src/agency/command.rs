@@ -74,7 +74,7 @@ enum Command {
     Enrol {
         /// The agency's folder.
         dir: PathBuf,
-        /// What the station is like (TOML): station, number, [[archive]] site, addresses; [uplink], [wifi], [[dock]].
+        /// What the station is like (TOML): its name and number, the archive, the uplink, Wi-Fi and docks.
         #[arg(long)]
         plan: PathBuf,
         /// Where the file goes.
