@@ -24,6 +24,7 @@ use place::{Far, alone, has, ip, lacks, quick, set};
 use repeater::discover::settings::{By, Dock, Hostapd, Kind, Settings};
 use repeater::discover::{LinkState, Medium, Presence, Sighting, Source};
 use running::{LONG, Running};
+use tests::wait::eventually;
 
 /// On a dock's cable nobody waits longer, an announcement or not.
 const SOON: Duration = Duration::from_secs(3);
@@ -243,12 +244,14 @@ fn speaker(far: &Far, name: &str) -> Speaker {
     })
 }
 
-/// An interface's number in this thread's namespace; sysfs is another's.
+/// An interface's number in this thread's namespace; sysfs is another's. It stands there once it has an address.
 fn nix_index(name: &str) -> u32 {
-    let all = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
-    let line = all.lines().find(|l| l.ends_with(name)).unwrap();
-    let number = line.split(' ').nth(1).unwrap();
-    u32::from_str_radix(number, 16).unwrap()
+    eventually("the interface has an address", LONG, || {
+        let all = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+        let line = all.lines().find(|l| l.ends_with(name))?;
+        let number = line.split(' ').nth(1)?;
+        u32::from_str_radix(number, 16).ok()
+    })
 }
 
 fn camera(name: &str, news: u64) -> Said<'_> {
