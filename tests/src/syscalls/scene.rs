@@ -342,8 +342,8 @@ impl Place {
         assert_eq!(stored, segments, "segments stored");
     }
 
-    /// Waits until the camera has released everything, the repeater agrees, and has made room where it should; or until the
-    /// repeater has ended, and how.
+    /// Waits until the camera has released everything, the repeater agrees, has made room where it should, and rebuilds nothing
+    /// any more; or until the repeater has ended, and how.
     fn drained_or_ended(
         &self,
         camera: &Camera<'_>,
@@ -358,7 +358,11 @@ impl Place {
             let status = empty.then(|| repeater.try_status()).flatten()?;
             let spool = &status["spool"];
             let open = spool["gate"] == "open";
-            (spool["outstanding"] == 0 && spool["unaccounted"] == 0 && open).then_some(None)
+            // Of a start that derives its ledger anew this is the spool beside it, until that is done.
+            let mut alarms = status["alarms"].as_array()?.iter();
+            let rebuilt = alarms.all(|a| a["code"] != "ledger_rebuilding");
+            let over = spool["outstanding"] == 0 && spool["unaccounted"] == 0;
+            (over && open && rebuilt).then_some(None)
         })
     }
 }
