@@ -144,8 +144,8 @@ def production_runs_and_answers_nobody(scene):
         if file.read(6) != b"LUKS\xba\xbe":
             raise Failed("the data partition is not encrypted")
     (scene.work / "passed-in.key").write_bytes(KEY)
-    script = (f"dd if=/mnt/work/shipped.img of=/tmp/head bs=1M skip={offset(disk, 'repeater-data') >> 20} count=32 status=none; "
-              "! cryptsetup open --test-passphrase --key-file /mnt/work/passed-in.key /tmp/head 2>/dev/null")
+    script = (f"head=$(mktemp); dd if=/mnt/work/shipped.img of=$head bs=1M skip={offset(disk, 'repeater-data') >> 20} count=32 "
+              "status=none; ! cryptsetup open --test-passphrase --key-file /mnt/work/passed-in.key $head 2>/dev/null")
     in_tree(scene.trees["tools"], [f"{scene.work}=/mnt/work"], "sh", "-ec", script)
 
 
