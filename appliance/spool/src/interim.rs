@@ -32,7 +32,7 @@ use crate::error::{AtPath, SpoolError, is_unreadable};
 use crate::folder::{Folder, Place, remove};
 use crate::logbook::{Entry, Logbook};
 use crate::mend::names_in;
-use crate::rows::{self, ReceiptRow, SegmentRow, tag};
+use crate::rows::{ReceiptRow, SegmentRow, tag};
 use crate::spool::{Options, Spool};
 use crate::start::{Start, StartReport};
 
@@ -217,7 +217,7 @@ impl Spool {
             self.commit_if_due()?;
         }
         let mut orphans = 0;
-        for (digest, length) in interim.whole_copies()? {
+        for (digest, length) in interim.copies(SegmentRow::is_whole)? {
             match self.books.segment(&digest)? {
                 None => orphans += 1,
                 Some(row) if row.is_whole() || protocol::custody::may_reclaim(row.stage()) => {}
@@ -342,18 +342,6 @@ impl Spool {
             let order = |m: &Manifest| (m.recording().clone(), m.body().index);
             order(a).cmp(&order(b))
         });
-        Ok(all)
-    }
-
-    fn whole_copies(&self) -> Result<Vec<(Digest, u32)>, SpoolError> {
-        let mut all = Vec::new();
-        for item in self.books.ledger.scan(&[tag::SEGMENT], None) {
-            let (key, value) = item?;
-            let row: SegmentRow = minicbor::decode(&value)
-                .map_err(|e| SpoolError::Contradiction(format!("a segment: {e}")))?;
-            let digest = rows::digest_at_end(&key).filter(|_| row.is_whole());
-            all.extend(digest.map(|d| (d, row.length)));
-        }
         Ok(all)
     }
 

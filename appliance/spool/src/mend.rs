@@ -25,8 +25,11 @@ use crate::spool::Spool;
 use crate::start::StartReport;
 
 impl Spool {
-    /// The copies that rows say are here, with their lengths.
-    fn copies_here(&self) -> Result<Vec<(Digest, u32)>, SpoolError> {
+    /// The segments and headers whose rows are such, with their lengths.
+    pub(crate) fn copies(
+        &self,
+        such: impl Fn(&SegmentRow) -> bool,
+    ) -> Result<Vec<(Digest, u32)>, SpoolError> {
         let mut copies = Vec::new();
         for item in self.books.ledger.scan(&[tag::SEGMENT], None) {
             let (key, value) = item?;
@@ -34,7 +37,7 @@ impl Spool {
                 .map_err(|e| SpoolError::Contradiction(format!("a segment: {e}")))?;
             copies.extend(
                 rows::digest_at_end(&key)
-                    .filter(|_| row.here)
+                    .filter(|_| such(&row))
                     .map(|d| (d, row.length)),
             );
         }
@@ -50,7 +53,7 @@ impl Spool {
         let (mut copies, files) = match known {
             Some((copies, files)) => (copies, files.list()?),
             None => (
-                self.copies_here()?,
+                self.copies(|row| row.here)?,
                 digests_in(&self.folder.place(Place::Segments))?,
             ),
         };
