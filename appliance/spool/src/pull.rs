@@ -17,7 +17,7 @@ use protocol::manifest::Class;
 use protocol::pressure::{self, Gate};
 use protocol::suite::Hasher;
 
-use crate::books::step;
+use crate::books::{Recording, step};
 use crate::early_writeback;
 use crate::error::{AtPath, SpoolError, is_unreadable};
 use crate::folder::hash_prefix;
@@ -45,6 +45,8 @@ pub struct PullTask {
     pub prefix: u32,
     /// Whether a site has answered the offer of its manifest: what it did not sign for then, it wants.
     pub answered: bool,
+    /// A header for which whole segments wait behind a shut gate: it passes.
+    pub awaited: bool,
 }
 
 /// A segment that is being pulled.
@@ -126,9 +128,86 @@ pub enum Finished {
     Incomplete,
 }
 
+/// A look through the queue of a camera.
+struct Look<'a> {
+    spool: &'a Spool,
+    skip: &'a Skip,
+    limit: usize,
+    tasks: Vec<PullTask>,
+    /// The manifest that was read last, and whether a site has answered its offer.
+    answered_of: Option<(Digest, bool)>,
+    /// The recording that was read last.
+    recording_of: Option<Recording>,
+}
+
+impl Look<'_> {
+    /// Takes what a key of the queue names, if it is to be pulled and, where asked so, `awaited`. False: it is enough.
+    fn consider(
+        &mut self,
+        key: &[u8],
+        camera: &CameraId,
+        awaited: bool,
+    ) -> Result<bool, SpoolError> {
+        if self.tasks.len() >= self.limit {
+            return Ok(false);
+        }
+        let Some(digest) = rows::digest_at_end(key) else {
+            return Ok(true);
+        };
+        let (spool, books) = (self.spool, &self.spool.books);
+        let taken = self.tasks.iter().any(|t| t.awaited && t.digest == digest);
+        if taken
+            || self.skip.contains(&digest)
+            || spool.is_busy(&digest)
+            || spool.is_beside(&digest)
+        {
+            return Ok(true);
+        }
+        let Some(row) = books.segment(&digest)? else {
+            return Ok(true);
+        };
+        // Neighbours in the queue are mostly of one recording, and of one manifest.
+        let known = (self.recording_of.take())
+            .filter(|rec| (rec.camera, rec.number) == (row.camera, row.number));
+        let rec = match known {
+            Some(rec) => rec,
+            None => books.recording_of(&row)?,
+        };
+        let rec = self.recording_of.insert(rec);
+        if awaited && !books.waits_for_header(rec)? {
+            return Ok(true);
+        }
+        let answered = match self.answered_of {
+            Some((manifest, answered)) if manifest == row.manifest => answered,
+            _ => {
+                let manifest = books.manifest(&row.manifest)?;
+                manifest.is_some_and(|m| !m.answered.is_empty())
+            }
+        };
+        self.answered_of = Some((row.manifest, answered));
+        self.tasks.push(PullTask {
+            digest,
+            length: row.length,
+            recording: RecordingId {
+                camera: camera.clone(),
+                number: row.number,
+            },
+            seq: row.seq,
+            class: rec.row.class,
+            captured: rec.row.captured,
+            prefix: (spool.partials.get(&digest)).map_or(row.prefix, |p| p.offset),
+            answered,
+            awaited,
+        });
+        Ok(true)
+    }
+}
+
 impl Spool {
     /// What to pull from a camera next, in order: header before its segments, urgent first, then oldest; what
-    /// was refused or reclaimed early last. What is being pulled is passed over, and what is in `skip`.
+    /// was refused or reclaimed early last. What is being pulled is passed over, and what is in `skip`. While the
+    /// gate is shut, headers for which whole segments wait come before all: those cannot leave without, and the
+    /// gate might never open.
     ///
     /// # Errors
     /// [`SpoolError`].
@@ -143,60 +222,36 @@ impl Spool {
         let Some(number) = self.books.names.camera(camera) else {
             return Ok(Vec::new());
         };
-        let prefix = rows::key(tag::PULL, &[&number.to_be_bytes()]);
-        let (mut tasks, mut answered_of, mut recording_of) = (Vec::new(), None, None);
-        for item in self
-            .books
-            .ledger
-            .scan(&prefix, None)
-            .take(limits::SKIPPED_ROWS)
-        {
-            if tasks.len() >= limit {
+        let queue = rows::key(tag::PULL, &[&number.to_be_bytes()]);
+        let queue = || self.books.ledger.scan(&queue, None);
+        let mut look = Look {
+            spool: self,
+            skip,
+            limit,
+            tasks: Vec::new(),
+            answered_of: None,
+            recording_of: None,
+        };
+        if self.gate() != Gate::Open {
+            for item in queue().take(limits::SKIPPED_ROWS) {
+                let (key, _) = item?;
+                if rows::is_of_header(&key) && !look.consider(&key, camera, true)? {
+                    break;
+                }
+            }
+        }
+        for item in queue().take(limits::SKIPPED_ROWS) {
+            if !look.consider(&item?.0, camera, false)? {
                 break;
             }
-            let Some(digest) = rows::digest_at_end(&item?.0) else {
-                continue;
-            };
-            if skip.contains(&digest) || self.is_busy(&digest) || self.is_beside(&digest) {
-                continue;
-            }
-            let Some(row) = self.books.segment(&digest)? else {
-                continue;
-            };
-            // Neighbours in the queue are mostly of one recording, and of one manifest.
-            let rec = match recording_of.take() {
-                Some((of, rec)) if of == (row.camera, row.number) => rec,
-                _ => self.books.recording_of(&row)?.row,
-            };
-            let answered = match answered_of {
-                Some((manifest, answered)) if manifest == row.manifest => answered,
-                _ => {
-                    let manifest = self.books.manifest(&row.manifest)?;
-                    manifest.is_some_and(|m| !m.answered.is_empty())
-                }
-            };
-            answered_of = Some((row.manifest, answered));
-            let prefix = self.partials.get(&digest).map_or(row.prefix, |p| p.offset);
-            let recording = RecordingId {
-                camera: camera.clone(),
-                number: row.number,
-            };
-            tasks.push(PullTask {
-                digest,
-                length: row.length,
-                recording,
-                seq: row.seq,
-                class: rec.class,
-                captured: rec.captured,
-                prefix,
-                answered,
-            });
-            recording_of = Some(((row.camera, row.number), rec));
         }
-        Ok(tasks)
+        Ok(look.tasks)
     }
 
     fn retry_refused_segments(&mut self, now: Time) -> Result<(), SpoolError> {
+        if self.books.totals.counts.stage(Stage::Refused).segments == 0 {
+            return Ok(());
+        }
         let mut due = Vec::new();
         for item in self.books.ledger.scan(&[tag::RETRY], None) {
             let (key, _) = item?;
@@ -257,7 +312,7 @@ impl Spool {
             Some(resumed) => resumed,
             None => {
                 if !row.here {
-                    self.room_for(row.length, rec.row.class)?;
+                    self.room_for(&row, &rec)?;
                 }
                 let file = self.reserve_segment(digest, row.length)?;
                 self.books.change(digest, &mut rec, |row| {
@@ -281,12 +336,16 @@ impl Spool {
         })
     }
 
-    fn room_for(&mut self, length: u32, class: Class) -> Result<(), SpoolError> {
-        let need = pressure::reserve_bytes(length);
+    fn room_for(&mut self, row: &rows::SegmentRow, rec: &Recording) -> Result<(), SpoolError> {
+        let need = pressure::reserve_bytes(row.length);
         let open = match self.gate_after(need) {
             Gate::Open => true,
-            Gate::UrgentOnly => class == Class::Urgent,
-            Gate::Closed => false,
+            Gate::UrgentOnly if rec.row.class == Class::Urgent => true,
+            _ if row.seq.is_some() || self.starved => false,
+            _ => {
+                self.used_bytes() + need <= self.capacity_bytes
+                    && self.books.waits_for_header(rec)?
+            }
         };
         let receipts_have_room = self.books.logbook.reserve(self.books.totals.files + 1)?;
         self.starved |= !receipts_have_room;

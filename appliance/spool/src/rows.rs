@@ -370,6 +370,11 @@ pub(crate) fn segment_of(row: &SegmentRow, digest: &Digest) -> Key {
 pub(crate) fn digest_at_end(key: &[u8]) -> Option<Digest> {
     key.last_chunk().map(|d| Digest(*d))
 }
+/// Whether a key of the pulls' queue is a header's: its place is 0.
+pub(crate) fn is_of_header(key: &[u8]) -> bool {
+    let place = key.len().checked_sub(40).and_then(|from| key.get(from..));
+    place.is_some_and(|place| place.starts_with(&[0; 8]))
+}
 /// The number right after the tag.
 pub(crate) fn number_at_start(key: &[u8]) -> Option<u32> {
     key.get(1..5)?.try_into().ok().map(u32::from_be_bytes)

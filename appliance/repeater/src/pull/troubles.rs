@@ -177,6 +177,7 @@ mod tests {
             captured: Time(0),
             prefix: 0,
             answered: false,
+            awaited: false,
         }
     }
 

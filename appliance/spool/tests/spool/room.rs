@@ -303,3 +303,40 @@ fn a_camera_that_never_ends_a_pull_takes_a_quarter_and_no_more() {
     keep(&mut spool, &other, &other.footage(0, &[100_000, 100_001]));
     assert_eq!(spool.gate(), Gate::Open);
 }
+
+/// Its pull failed once, its segments came meanwhile, and are above the high watermark: nothing could leave, ever.
+#[test]
+fn a_header_for_which_segments_wait_passes_the_gate_and_before_all() {
+    let world = small();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    let older = camera.footage(0, &[100_000, 100_001]);
+    let footage = camera.footage(1, &(0..9).map(|i| 103_000 + i).collect::<Vec<_>>());
+    for footage in [&older, &footage] {
+        spool.admit(&camera.whole_manifest(footage), NOW).unwrap();
+    }
+    for seq in 0..9 {
+        pull(&mut spool, &footage, &footage.digest(seq));
+    }
+    spool.commit(NOW).unwrap();
+    assert_eq!(stages(&spool, &footage), all(Stage::Announced, &footage));
+    assert_eq!(spool.gate(), Gate::UrgentOnly);
+    let refused = spool.begin(&older.header_digest()).unwrap_err();
+    assert_eq!(
+        refused.reaction(),
+        Reaction::NoSpace,
+        "nothing waits for it"
+    );
+    let tasks = spool.next_pulls(&camera.id, 2, &none(), NOW).unwrap();
+    let asked: Vec<_> = tasks.iter().map(|t| (t.digest, t.awaited)).collect();
+    let expected = [
+        (footage.header_digest(), true),
+        (older.header_digest(), false),
+    ];
+    assert_eq!(asked, expected);
+    pull(&mut spool, &footage, &footage.header_digest());
+    spool.commit(NOW).unwrap();
+    assert_eq!(stages(&spool, &footage), all(Stage::Held, &footage));
+    assert_eq!(spool.gate(), Gate::UrgentOnly);
+    let tasks = spool.next_pulls(&camera.id, 9, &none(), NOW).unwrap();
+    assert!(tasks.iter().all(|t| !t.awaited), "{tasks:?}");
+}

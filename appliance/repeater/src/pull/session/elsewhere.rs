@@ -124,6 +124,7 @@ mod tests {
             captured: Time(0),
             prefix: 0,
             answered,
+            awaited: false,
         }
     }
 

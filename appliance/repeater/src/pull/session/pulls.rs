@@ -75,6 +75,7 @@ impl Session<'_> {
             // Urgent footage has its own reserve of the spool, within its quota, and comes first in these tasks.
             let reserved = over_share || spool.gate() != Gate::Open;
             tasks.retain(|task| match task.class {
+                _ if task.awaited => true,
                 Class::Urgent => urgent_left || !(reserved || weak),
                 // Whoever is heard badly slows everybody on the air: what can wait does.
                 _ => !over_share && !weak,

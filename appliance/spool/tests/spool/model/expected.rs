@@ -379,11 +379,21 @@ impl Model {
         self.gate = self.gate_now();
         let over = self.used_bytes() + need > self.marks.high_bytes + self.marks.urgent_bytes;
         let open = self.gate == Gate::Open || (self.gate == Gate::UrgentOnly && item.0 == URGENT);
-        let room = open && !over && !self.starved;
+        let passes = self.used_bytes() + need <= self.capacity && self.is_awaited(item);
+        let room = ((open && !over) || passes) && !self.starved;
         if !room {
             self.refused_bytes = self.refused_bytes.max(need);
         }
         room
+    }
+
+    /// Whether it is a header for which whole segments wait.
+    fn is_awaited(&self, item: Item) -> bool {
+        let waits = |other: &Item| {
+            let row = self.told.get(other);
+            row.is_some_and(|row| row.stage == Stage::Announced) && self.is_whole(*other)
+        };
+        item.1 == 0 && items_of(item.0).filter(|i| *i != item).any(|i| waits(&i))
     }
 
     fn pull(&mut self, item: Item, honest: bool) {
