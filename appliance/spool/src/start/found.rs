@@ -67,7 +67,18 @@ pub(super) fn find_ledger(
     rebuild: Option<String>,
 ) -> Result<FoundLedger, SpoolError> {
     let (mut known, used) = (None, folder.path("ledger").exists());
-    let last = |known: Option<Mark>| known.map_or(Last::Unknown, Last::Head);
+    // Looked up where no row tells: a good ledger's start lists no files for it.
+    let begun = || {
+        let empty = |place: &Place| is_empty(&folder.place(*place));
+        let footage = ![Place::Segments, Place::Manifests].iter().all(empty);
+        footage || folder.path("logbook").exists()
+    };
+    // A first start that was killed in the middle of making the ledger leaves one that nobody can read, and nothing else.
+    let last = |known: Option<Mark>| match known {
+        Some(mark) => Last::Head(mark),
+        None if begun() => Last::Unknown,
+        None => Last::Nothing,
+    };
     if let Some(why) = rebuild {
         if used {
             // Whatever else is wrong with it, it may know how far the logbook went.
@@ -75,12 +86,6 @@ pub(super) fn find_ledger(
         }
         return Ok(FoundLedger::Rebuild(why, last(known)));
     }
-    // Looked up where no row tells: a good ledger's start lists no files for it.
-    let begun = || {
-        let empty = |place: &Place| is_empty(&folder.place(*place));
-        let footage = ![Place::Segments, Place::Manifests].iter().all(empty);
-        footage || folder.path("logbook").exists()
-    };
     if !used {
         if begun() {
             return Ok(FoundLedger::Rebuild("there is none".into(), Last::Unknown));
@@ -101,14 +106,9 @@ pub(super) fn find_ledger(
         }
         Ok((ledger, None)) => {
             drop(ledger);
-            let why = "it was never committed to";
             // Or sled could not read it, and took it for an empty one.
-            let last = if begun() {
-                Last::Unknown
-            } else {
-                Last::Nothing
-            };
-            Ok(FoundLedger::Rebuild(why.into(), last))
+            let why = "it was never committed to";
+            Ok(FoundLedger::Rebuild(why.into(), last(None)))
         }
         Err(e @ (SpoolError::Contradiction(_) | SpoolError::Ledger(_) | SpoolError::Io { .. })) => {
             Ok(FoundLedger::Rebuild(e.to_string(), last(known)))

@@ -416,3 +416,24 @@ fn a_copy_found_damaged_is_pulled_again_only_when_that_is_durable() {
         "a part of it is no copy"
     );
 }
+
+/// Nothing was ever said to anybody: nothing is lost, and no alarm says so.
+#[test]
+fn a_first_start_that_is_killed_while_it_makes_the_ledger_has_lost_nothing() {
+    let world = World::new();
+    fs::create_dir_all(world.path("ledger")).unwrap();
+    fs::write(world.path("ledger/conf"), [0; 3]).unwrap();
+    let (spool, report) = world.try_open().unwrap();
+    assert!(report.rebuilt.is_some(), "it is one that nobody can read");
+    assert!(report.lost.is_empty(), "{:?}", report.lost);
+    assert!(spool.alarms().is_empty(), "{:?}", alarm_codes(&spool));
+    drop(spool);
+    // With footage it is another matter: it was acknowledged.
+    let (spool, camera) = (&mut world.open(), world.camera("C1", 1));
+    keep(spool, &camera, &camera.footage(0, &[5000]));
+    *spool = World::new().open();
+    fs::remove_file(world.path("logbook")).unwrap();
+    fs::remove_dir_all(world.path("ledger")).unwrap();
+    let (_, report) = world.try_open().unwrap();
+    assert!(!report.lost.is_empty());
+}
