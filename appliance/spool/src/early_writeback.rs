@@ -14,6 +14,9 @@ use std::os::fd::AsRawFd;
 
 use nix::libc;
 
+/// The length that means all that is behind the offset (sync_file_range(2)).
+pub const WHOLE_FILE: u64 = 0;
+
 /// Starts writing `length` bytes from `offset` of `file` to the disk, without waiting.
 pub fn start(file: &File, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {

@@ -74,7 +74,10 @@ fn held_again(spool: &Spool, log: &str) -> Result<Vec<String>, SpoolError> {
     let kept = log.contains("which are kept as");
     let unread = |digest: &Digest| {
         let digest = digest.to_string();
-        let named = |l: &str| l.contains("copy_damaged") && l.contains(&digest);
+        // The process that kept it may have ended before it could tell; the next one names the file.
+        let kept = format!("{digest}.kept");
+        let named =
+            |l: &str| (l.contains("copy_damaged") && l.contains(&digest)) || l.contains(&kept);
         kept || log.lines().any(named)
     };
     let more = held
