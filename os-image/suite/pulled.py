@@ -61,10 +61,13 @@ class Pulled:
         return [file for file in boot_files(self.scene.trees, self.now) if self._kernel(file)[:2] == b"MZ"]
 
     def _kernel(self, file):
-        """A file of the boot partition."""
+        """A file of the boot partition; nothing of one that cannot be read, being made or removed as the power went."""
         work, at = self.scene.work, f"/mnt/disk/{self.now.name}@@{table(self.now)['esp']}"
-        in_tree(self.scene.trees["guest"], [f"{work}=/mnt/disk", f"+{work}=/mnt/out"], "mcopy", "-n", "-o", "-i", at,
-                f"::/EFI/Linux/{file}", "/mnt/out/kernel.efi")
+        try:
+            in_tree(self.scene.trees["guest"], [f"{work}=/mnt/disk", f"+{work}=/mnt/out"], "mcopy", "-n", "-o", "-i", at,
+                    f"::/EFI/Linux/{file}", "/mnt/out/kernel.efi")
+        except Failed:
+            return b""
         return (work / "kernel.efi").read_bytes()
 
     def is_whole(self, image, version, file):
