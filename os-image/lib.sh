@@ -21,6 +21,13 @@ need_root() { [[ $EUID -eq 0 ]] || die 77 "must run as root: it makes device nod
 # need PROGRAM PACKAGE: says what to install.
 need() { command -v "$1" >/dev/null || die 69 "$1 is missing: apt-get install $2"; }
 
+# need_arm64: image-arm64 is made by running arm64's programs, which another machine's kernel hands to qemu-user.
+need_arm64() {
+  need arch-test arch-test
+  arch-test arm64 >/dev/null || die 69 "this machine does not run programs of arm64: apt-get install qemu-user-static, on Debian 13" \
+    "qemu-user-binfmt; where no systemd runs, mount binfmt_misc and write /usr/lib/binfmt.d/qemu-aarch64.conf to its file register"
+}
+
 # inside TREE FOLDER=PLACE... -- COMMAND...: runs a command in a Debian tree that sees these folders at these places.
 # A folder written with a leading + may be written to; the others are read-only.
 inside() {
