@@ -1,9 +1,10 @@
 #!/bin/sh
-# The suite's end in the guest: takes commands from the second serial port and answers. A line is a mark and a script in
+# The suite's end in the guest: takes commands from the second serial port ($PORT) and answers. A line is a mark and a script in
 # base64; the answer is the word `answer`, the mark, the script's exit code and what it printed. It says first that it is
 # ready: whatever came earlier, firmware and boot loader would take for keys. It stands on the suite's own disk, and runs only
 # where a kernel image lets credentials in: never on an image in service.
-exec </dev/ttyS1 >/dev/ttyS1 2>/dev/null
+exec <"$PORT"
+exec >"$PORT" 2>/dev/null
 stty raw -echo
 echo ready
 while read -r mark script; do

@@ -18,8 +18,14 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 LIB = HERE.parent / "lib.sh"
 
-# What a processor of an access point has, and no more: whatever else qemu would emulate makes the boot slower.
-CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand"
+# A machine of each architecture: qemu's words, firmware and its variables, the second serial port. Of a processor it has what
+# one of an access point has, and no more: whatever else qemu would emulate makes the boot slower.
+MACHINES = {
+    "x86-64": {"qemu": ["qemu-system-x86_64", "-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand"],
+               "machine": "q35,accel=tcg", "code": "OVMF/OVMF_CODE_4M.fd", "variables": "OVMF/OVMF_VARS_4M.fd", "port": "/dev/ttyS1"},
+    "arm64": {"qemu": ["qemu-system-aarch64", "-cpu", "cortex-a72"], "machine": "virt,accel=tcg",
+              "code": "AAVMF/AAVMF_CODE.no-secboot.fd", "variables": "AAVMF/AAVMF_VARS.fd", "port": "/dev/ttyAMA1"},
+}
 
 # The board's own id, by which its secrets are bound to it.
 BOARD = "5b0c6a3e-1f0d-4e0b-9c56-2f6f3a8f7d11"
@@ -27,8 +33,10 @@ BOARD = "5b0c6a3e-1f0d-4e0b-9c56-2f6f3a8f7d11"
 # The data partition's key, for guests that have no TPM.
 KEY = b"a key of 32 bytes, for tests only"[:32]
 
-# How much longer than on a quiet machine anything may take that is not measured.
+# How much longer than on a quiet machine anything may take that is not measured; and how much slower than on its own kind an
+# arm64 processor is emulated.
 PATIENCE = 4
+SLOWER = {"x86-64": 1, "arm64": 3}
 
 # systemd of the guest runs this; the script stands on the second disk.
 UNIT = """[Unit]
@@ -36,7 +44,7 @@ After=systemd-udevd.service local-fs.target
 [Service]
 ExecStartPre=/bin/sh -c 'mkdir -p /run/suite && mount -t erofs -o ro /dev/disk/by-id/virtio-suite /run/suite'
 ExecStart=/bin/sh /run/suite/agent.sh
-Environment=PATH=/run/suite/bin:/usr/sbin:/usr/bin
+Environment=PATH=/run/suite/bin:/usr/sbin:/usr/bin PORT={port}
 """
 WANTS = "[Unit]\nWants=suite.service\n"
 
@@ -76,26 +84,27 @@ def in_tree(tree, binds, *command):
 class Guest:
     """One machine: its folder holds its disks, its firmware's variables and what it said."""
 
-    def __init__(self, trees, folder, disk, suite, uplink=True, secure=False, variables=None):
+    def __init__(self, trees, folder, disk, suite, uplink=True, secure=False, variables=None, architecture="x86-64"):
         self.trees, self.folder, self.secure = trees, pathlib.Path(folder), secure
         self.disk, self.suite, self.uplink = disk, suite, uplink
+        self.kind, self.slower = MACHINES[architecture], SLOWER[architecture]
         self.process = self.channel = None
         self.more = []
         self.folder.mkdir(parents=True, exist_ok=True)
         # With no key in it: the firmware is in setup mode, where it checks nothing and takes the first keys that it is given.
-        firmware = trees["guest"] / "usr/share/OVMF/OVMF_VARS_4M.fd"
+        firmware = trees["guest"] / "usr/share" / self.kind["variables"]
         shutil.copy(variables or firmware, self.folder / "vars.fd")
 
     def start(self, credentials=None, restart=False, drive=None):
         """Switches it on. `drive` are qemu's words for the first disk, where it is not just a file. A credential that is
         None is not given."""
-        say = {"systemd.extra-unit.suite.service": UNIT.encode(), "systemd.unit-dropin.multi-user.target": WANTS.encode(),
+        say = {"systemd.extra-unit.suite.service": UNIT.format(**self.kind).encode(), "systemd.unit-dropin.multi-user.target": WANTS.encode(),
                "repeater.data-key": KEY, **(credentials or {})}
         for name in ("agent", "console", "monitor", "console.txt"):
             (self.folder / name).unlink(missing_ok=True)
         at = "/mnt/guest"
         command = [
-            "qemu-system-x86_64", "-nodefaults", "-display", "none", "-cpu", CPU, "-m", "640",
+            *self.kind["qemu"], "-nodefaults", "-display", "none", "-m", "640",
             "-smp", "1", "-uuid", BOARD, "-rtc", "base=utc", "-device", "virtio-rng-pci", *self._firmware(),
             "-drive", f"if=pflash,format=raw,file={at}/vars.fd",
             *(drive or ["-drive", f"file={at}/{self.disk},format=raw,if=none,id=system,cache=writeback"]),
@@ -122,11 +131,11 @@ class Guest:
 
     def _firmware(self):
         """The machine and its firmware. The one with Secure Boot keeps its variables where only its own code can write."""
-        code = "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M"
+        code = f"if=pflash,format=raw,readonly=on,file=/usr/share/{self.kind['code']}"
         if not self.secure:
-            return ["-machine", "q35,accel=tcg", "-drive", f"{code}.fd"]
-        return ["-machine", "q35,accel=tcg,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
-                "-global", "ICH9-LPC.disable_s3=1", "-drive", f"{code}.secboot.fd"]
+            return ["-machine", self.kind["machine"], "-drive", code]
+        return ["-machine", f"{self.kind['machine']},smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
+                "-global", "ICH9-LPC.disable_s3=1", "-drive", f"{code.removesuffix('.fd')}.secboot.fd"]
 
     def type(self, text):
         """Types on its first serial port, as somebody would who plugs a cable in."""
@@ -153,7 +162,7 @@ class Guest:
             if self.process.poll() is not None:
                 raise Failed("qemu ended: " + (self.folder / "qemu.txt").read_text()[-400:])
             return self._connect() and self._greet()
-        until("the guest takes commands", seconds, answers)
+        until("the guest takes commands", seconds * self.slower, answers)
         return time.monotonic() - self.began
 
     def _connect(self):
@@ -178,7 +187,7 @@ class Guest:
 
     def ask(self, script, seconds=60):
         """Runs a shell script in the guest: its exit code, and what it printed."""
-        self.channel.settimeout(seconds)
+        self.channel.settimeout(seconds * self.slower)
         mark = os.urandom(6).hex()
         text = base64.b64encode(script.encode()).decode()
         self.channel.sendall(f"{mark} {text}\n".encode())

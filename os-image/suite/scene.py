@@ -19,6 +19,11 @@ FOOTAGE = {"short": footage(1, 3_000_000), "long": footage(2, 9_000_000), "last"
 DISK_MIB = 1024
 
 
+def architecture_of(image):
+    """The architecture that an image is for."""
+    return (image / "version").read_text().split()[1]
+
+
 class Scene:
     """The suite's own state."""
 
@@ -26,6 +31,7 @@ class Scene:
         self.trees, self.work, self.seed, self.cache = trees, work, args.seed, args.cache
         self.check, self.keys = args.check, args.keys and args.keys.resolve()
         self.image, self.programs = args.image.resolve(), args.programs.resolve()
+        self.architecture = architecture_of(self.image)
         self.guest = None
         self._station = self._factory = self._enrolled = None
 
@@ -33,7 +39,8 @@ class Scene:
     def station(self):
         """The agency, the archive and the suite's disk."""
         if self._station is None:
-            self._station = Station(self.trees, self.programs, self.work / "station")
+            self._station = Station(self.trees, self.programs, self.work / "station",
+                                    alone=self.architecture != "x86-64")
             self._station.make_disk(self.work / "suite.img", FOOTAGE)
             self._station.open_archive()
         return self._station
@@ -55,19 +62,22 @@ class Scene:
             guest.run(". /run/suite/air.sh; enrol && sync")
             self.rest()
             self._enrolled = self.work / "first.img"
-            # As after a first boot that was blessed: the radio that its gate waits for is switched on by some groups only.
-            for name in boot_files(self.trees, self._enrolled):
-                drop_boot_file(self.trees, self._enrolled, name)
-                good = name.removesuffix(".efi").split("+")[0]
-                put_boot_file(self.trees, self._enrolled, self.image / "test.efi", f"{good}.efi")
+            self.bless(self._enrolled)
         return self._enrolled
+
+    def bless(self, disk):
+        """A disk as after a first boot that was blessed: the radio that its gate waits for is switched on by some groups only."""
+        for name in boot_files(self.trees, disk):
+            drop_boot_file(self.trees, disk, name)
+            good = name.removesuffix(".efi").split("+")[0]
+            put_boot_file(self.trees, disk, self.image / "test.efi", f"{good}.efi")
 
     def newer_image(self, version):
         """The same image under another version."""
         made = self.work / f"image-{version}"
         if not made.exists():
             subprocess.run([HERE.parent / "build", "--out", made, "--cache", self.cache, "--programs", self.programs,
-                            "--version", version], check=True)
+                            "--version", version, "--arch", self.architecture], check=True)
         return made
 
     def boot(self, disk, name, secure=False, variables=None, more=(), **options):
@@ -77,7 +87,8 @@ class Scene:
         to = self.work / f"{name}.img"
         if to != disk:
             sparse_copy(disk, to)
-        self.guest = Guest(self.trees, self.work, to.name, "suite.img", secure=secure, variables=variables)
+        self.guest = Guest(self.trees, self.work, to.name, "suite.img", secure=secure, variables=variables,
+                           architecture=self.architecture)
         self.guest.more += more
         self.guest.start(**options)
         return self.guest
@@ -91,7 +102,7 @@ class Scene:
     def ready(self, seconds=90):
         """Waits until the daemon serves."""
         guest = self.guest
-        until("the daemon is ready", seconds, lambda: guest.ask("systemctl is-active repeaterd")[0] == 0)
+        until("the daemon is ready", seconds * guest.slower, lambda: guest.ask("systemctl is-active repeaterd")[0] == 0)
 
     def target(self, met, told):
         """What a case measured; with `--check` a target that is missed fails it."""

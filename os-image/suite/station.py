@@ -80,13 +80,13 @@ def footage(seed, size):
 class Station:
     """The agency, the archive, and the suite's disk."""
 
-    def __init__(self, trees, programs, folder, cameras=2):
+    def __init__(self, trees, programs, folder, cameras=2, alone=False):
         self.trees, self.programs, self.folder = trees, pathlib.Path(programs), pathlib.Path(folder)
         self.folder.mkdir(parents=True)
         self.agency = self.folder / "agency"
         self.run("agency", "trial", self.agency, "--cameras", str(cameras), "--sites", SITE, "--station", STATION)
         self.cameras = [f"BWC-{n:04}" for n in range(1, cameras + 1)]
-        self.archive = None
+        self.archive, self.alone = None, alone
         self._configure_archive()
 
     def run(self, program, *args):
@@ -134,7 +134,8 @@ class Station:
         return out.read_bytes()
 
     def make_disk(self, to, recordings):
-        """Writes the suite's disk. `recordings` are pieces of footage, by name."""
+        """Writes the suite's disk. `recordings` are pieces of footage, by name. A station that is alone has no cameras: their
+        programs and the modules of simulated air are this machine's, and its guest's processor is another."""
         at = self.folder / "disk"
         shutil.rmtree(at, ignore_errors=True)
         for name in ("bin", "modules", "station", "agency", "cameras", "footage", "lib"):
@@ -144,8 +145,9 @@ class Station:
         for name, data in recordings.items():
             (at / "footage" / name).write_bytes(data)
         self._papers(at)
-        self._programs(at)
-        self._modules(at)
+        if not self.alone:
+            self._programs(at)
+            self._modules(at)
         in_tree(self.trees["guest"], [f"{at}=/mnt/disk", f"+{to.parent}=/mnt/out"], "mkfs.erofs", "--quiet",
                 f"/mnt/out/{to.name}", "/mnt/disk")
         shutil.rmtree(at)
