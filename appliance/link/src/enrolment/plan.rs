@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ConfigError, Source};
 
 const KEYS: &str = "station, number; [[archive]] site, addresses; [uplink] interfaces, address, gateway, dns; \
-    [wifi] interface, ssid, country, channel; [[dock]] interface or path, bay, guarded";
+    [wifi] interface, ssid, country, channel, width_mhz; [[dock]] interface or path, bay, guarded";
 
 /// Most sites, docks, addresses of one site, or names of links.
 const MOST: usize = 64;
@@ -88,7 +88,27 @@ pub struct Wifi {
     /// The channel.
     #[serde(default = "channel")]
     pub channel: u16,
+    /// Its width in MHz: 80 (802.11ac), 40 or 20 (802.11n). None: as wide as its band is used, 80 or 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width_mhz: Option<u16>,
 }
+
+impl Wifi {
+    /// The channel's width in MHz.
+    #[must_use]
+    pub fn width_mhz(&self) -> u16 {
+        let usual = if self.is_at_2_4_ghz() { 20 } else { 80 };
+        self.width_mhz.unwrap_or(usual)
+    }
+    /// Whether the channel is one of the lower band.
+    #[must_use]
+    pub fn is_at_2_4_ghz(&self) -> bool {
+        self.channel <= LAST_OF_2_4_GHZ
+    }
+}
+
+/// The last channel of the band of 2.4 GHz that is used here.
+const LAST_OF_2_4_GHZ: u16 = 13;
 
 fn radio() -> String {
     "wlan0".into()
@@ -225,8 +245,17 @@ fn check_wifi(wifi: &Wifi) -> Result<(), String> {
     if country.len() != 2 || !country.chars().all(|c| c.is_ascii_uppercase()) {
         return Err("wifi.country: write two capital letters, such as KR".into());
     }
+    match (wifi.width_mhz(), wifi.channel) {
+        (20, _) => {}
+        (40 | 80, _) if !wifi.is_at_2_4_ghz() => {}
+        (other, channel) => {
+            return Err(format!(
+                "wifi.width_mhz: {other} on channel {channel}; use 20, or 40 or 80 at 5 GHz (80 asks for a radio of 802.11ac)"
+            ));
+        }
+    }
     match wifi.channel {
-        1..=13 | 36 | 40 | 44 | 48 | 149 | 153 | 157 | 161 => Ok(()),
+        1..=LAST_OF_2_4_GHZ | 36 | 40 | 44 | 48 | 149 | 153 | 157 | 161 => Ok(()),
         other => Err(format!(
             "wifi.channel: {other}; use 1 to 13, 36 to 48 or 149 to 161 (the others ask for radar detection: set hostapd up by hand)"
         )),
@@ -282,6 +311,10 @@ bay = "A2"
         );
         let wifi = plan.wifi.unwrap();
         assert_eq!((wifi.interface.as_str(), wifi.channel), ("wlan0", 36));
+        assert_eq!(wifi.width_mhz(), 80);
+        let narrow = "country = \"KR\"\nchannel = 6";
+        let narrow = parse(&GOOD.replacen("country = \"KR\"", narrow, 1)).unwrap();
+        assert_eq!(narrow.wifi.unwrap().width_mhz(), 20);
         assert_eq!(plan.uplink.interfaces, ["wan*", "wwan*"]);
     }
 
@@ -303,6 +336,16 @@ bay = "A2"
                 "country = \"KR\"",
                 "country = \"KR\"\nchannel = 52",
                 "wifi.channel",
+            ),
+            (
+                "country = \"KR\"",
+                "country = \"KR\"\nwidth_mhz = 60",
+                "wifi.width_mhz",
+            ),
+            (
+                "country = \"KR\"",
+                "country = \"KR\"\nchannel = 6\nwidth_mhz = 40",
+                "wifi.width_mhz",
             ),
             (
                 "country = \"KR\"",

@@ -42,6 +42,9 @@ pub(super) struct ByHand {
     /// Its channel.
     #[arg(long, default_value_t = 36)]
     channel: u16,
+    /// Its width in MHz: 80 asks for a radio of 802.11ac.
+    #[arg(long, value_name = "MHZ")]
+    width: Option<u16>,
     /// Its radio.
     #[arg(long, value_name = "LINK", default_value = "wlan0")]
     radio: String,
@@ -107,6 +110,7 @@ impl ByHand {
                 ssid,
                 country,
                 channel: self.channel,
+                width_mhz: self.width,
             }),
             dock: docks.map(dock).collect(),
         }

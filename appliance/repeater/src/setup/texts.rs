@@ -84,28 +84,30 @@ fn radio(wifi: &Wifi) -> String {
         ("country_code", country),
         ("channel", channel.as_str()),
     ];
-    // 20 MHz where the air is narrow.
-    let centre = match wifi.channel {
-        ..=13 => {
-            values.push(("hw_mode", "g"));
-            let wide = [
-                "ieee80211ac",
-                "vht_oper_chwidth",
-                "vht_oper_centr_freq_seg0_idx",
-                "ht_capab",
-            ];
-            return filled(STATION, &wifi.interface, &values, &wide);
-        }
-        14..=48 => "42",
-        _ => "155",
-    };
+    if wifi.is_at_2_4_ghz() {
+        values.push(("hw_mode", "g"));
+    }
     // The second half of a pair of channels lies below the first.
     let above = matches!(wifi.channel, 36 | 44 | 149 | 157);
     values.extend([
-        ("vht_oper_centr_freq_seg0_idx", centre),
         ("ht_capab", if above { "[HT40+]" } else { "[HT40-]" }),
+        (
+            "vht_oper_centr_freq_seg0_idx",
+            if wifi.channel <= 48 { "42" } else { "155" },
+        ),
     ]);
-    filled(STATION, &wifi.interface, &values, &[])
+    let wide = [
+        "ieee80211ac",
+        "vht_oper_chwidth",
+        "vht_oper_centr_freq_seg0_idx",
+        "ht_capab",
+    ];
+    let without = match wifi.width_mhz() {
+        80 => &[],
+        40 => &wide[..3],
+        _ => &wide[..],
+    };
+    filled(STATION, &wifi.interface, &values, without)
 }
 
 /// A template with a link's name, some values changed and some lines left out.
@@ -212,6 +214,11 @@ mod tests {
                 && !narrow.contains("vht_")
                 && !narrow.contains("ht_capab")
         );
+        let mut older = plan(36);
+        older.wifi.as_mut().unwrap().width_mhz = Some(40);
+        let older = &hostapd(&older)[0].1;
+        assert!(older.contains("ht_capab=[HT40+]\n") && older.contains("ieee80211n=1\n"));
+        assert!(!older.contains("vht_") && !older.contains("ieee80211ac"));
         let high = &hostapd(&plan(149))[0].1;
         assert!(high.contains("vht_oper_centr_freq_seg0_idx=155\n") && high.contains("[HT40+]"));
     }
