@@ -75,9 +75,9 @@ fn held_again(spool: &Spool, log: &str) -> Result<Vec<String>, SpoolError> {
     let unread = |digest: &Digest| {
         let digest = digest.to_string();
         // The process that kept it may have ended before it could tell; the next one names the file.
-        let kept = format!("{digest}.kept");
+        let file = format!("{digest}.kept");
         let named =
-            |l: &str| (l.contains("copy_damaged") && l.contains(&digest)) || l.contains(&kept);
+            |l: &str| (l.contains("copy_damaged") && l.contains(&digest)) || l.contains(&file);
         kept || log.lines().any(named)
     };
     let more = held
