@@ -174,8 +174,9 @@ pub fn main(args: &[String]) -> ExitCode {
 
 /// Opens a spool.
 pub(crate) fn open(plan: &Plan, folder: &Path, dir: &Path, faults: Faults) -> Spool {
-    let mut options = options(folder, dir, faults.clone());
-    if faults == Faults::of(&[Fault::ReclaimBeforeReceipt]) {
+    let reclaims_early = faults == Faults::of(&[Fault::ReclaimBeforeReceipt]);
+    let mut options = options(folder, dir, faults);
+    if reclaims_early {
         // Down to so little that what was archived a moment ago goes, too: only its receipt is not durable yet.
         options.marks.low_bytes = CAPACITY_BYTES / 5;
     }
