@@ -104,7 +104,7 @@ def a_bundle_of_the_other_architecture_is_not_seen(scene):
         done
         sha256sum * >../sums; mv ../sums SHA256SUMS
         for file in /usr/lib/repeater/sysupdate.d/*.transfer; do
-          sed 's|@SOURCE@|file:///run/t/bundle|; s|@LOWEST@|0|; s|^.Transfer.$|&\nVerify=no|' $file >../definitions/${{file##*/}}
+          sed 's|@SOURCE@|file:///run/t/bundle|; s|@LOWEST@|0|; s|^.Transfer.$|&\\nVerify=no|' $file >../definitions/${{file##*/}}
         done
         /usr/lib/systemd/systemd-sysupdate --definitions=/run/t/definitions --no-pager --no-legend list
         rm -r /run/t""", 200)
