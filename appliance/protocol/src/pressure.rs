@@ -20,9 +20,9 @@ pub enum Gate {
     /// All classes are pulled.
     #[default]
     Open,
-    /// Only urgent footage is pulled.
+    /// Only urgent footage is pulled, and headers for which whole segments wait.
     UrgentOnly,
-    /// Nothing is pulled.
+    /// Nothing is pulled but such headers.
     Closed,
 }
 
