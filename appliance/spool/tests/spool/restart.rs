@@ -429,9 +429,9 @@ fn a_first_start_that_is_killed_while_it_makes_the_ledger_has_lost_nothing() {
     assert!(spool.alarms().is_empty(), "{:?}", alarm_codes(&spool));
     drop(spool);
     // With footage it is another matter: it was acknowledged.
-    let (spool, camera) = (&mut world.open(), world.camera("C1", 1));
-    keep(spool, &camera, &camera.footage(0, &[5000]));
-    *spool = World::new().open();
+    let (mut spool, camera) = (world.open(), world.camera("C1", 1));
+    keep(&mut spool, &camera, &camera.footage(0, &[5000]));
+    drop(spool);
     fs::remove_file(world.path("logbook")).unwrap();
     fs::remove_dir_all(world.path("ledger")).unwrap();
     let (_, report) = world.try_open().unwrap();
