@@ -39,16 +39,16 @@ def all_that_is_started_is_arm64s(scene):
     esp, a, a_tree = TYPES
     if types(scene.image / "disk.img") != [esp, a, a_tree, a, a_tree]:
         raise Failed(f"partitions: {types(scene.image / 'disk.img')}")
-    binds = [f"{scene.image}=/mnt/image", f"+{scene.work}=/mnt/work"]
+    binds = [f"{scene.image}=/mnt/image", f"+{scene.work}=/mnt/out"]
     at = offset(scene.image / "disk.img", "esp")
-    in_tree(scene.trees["guest"], binds, "mcopy", "-o", "-i", f"/mnt/image/disk.img@@{at}", "::/EFI/BOOT/BOOTAA64.EFI", "/mnt/work/")
+    in_tree(scene.trees["guest"], binds, "mcopy", "-o", "-i", f"/mnt/image/disk.img@@{at}", "::/EFI/BOOT/BOOTAA64.EFI", "/mnt/out/")
     for name, data in [("boot loader", (scene.work / "BOOTAA64.EFI").read_bytes()),
                        *((f"{name}.efi", (scene.image / f"{name}.efi").read_bytes()) for name in ("production", "test")),
                        ("kernel", sections(scene.image / "test.efi")[".linux"])]:
         head = struct.unpack_from("<I", data, 0x3C)[0]
         if data[head:head + 4] != b"PE\0\0" or struct.unpack_from("<H", data, head + 4)[0] != PE:
             raise Failed(f"{name}: not arm64's")
-    in_tree(scene.trees["tools"], binds, "sh", "-c", "dump.erofs --cat --path=/usr/bin/repeaterd /mnt/image/root.img >/mnt/work/daemon")
+    in_tree(scene.trees["tools"], binds, "sh", "-c", "dump.erofs --cat --path=/usr/bin/repeaterd /mnt/image/root.img >/mnt/out/daemon")
     daemon = (scene.work / "daemon").read_bytes()
     if daemon[:4] != b"\x7fELF" or struct.unpack_from("<H", daemon, 18)[0] != ELF:
         raise Failed("repeaterd: not arm64's")

@@ -144,9 +144,9 @@ def production_runs_and_answers_nobody(scene):
         if file.read(6) != b"LUKS\xba\xbe":
             raise Failed("the data partition is not encrypted")
     (scene.work / "passed-in.key").write_bytes(KEY)
-    script = (f"head=$(mktemp); dd if=/mnt/work/shipped.img of=$head bs=1M skip={offset(disk, 'repeater-data') >> 20} count=32 "
-              "status=none; ! cryptsetup open --test-passphrase --key-file /mnt/work/passed-in.key $head 2>/dev/null")
-    in_tree(scene.trees["tools"], [f"{scene.work}=/mnt/work"], "sh", "-ec", script)
+    script = (f"head=$(mktemp); dd if=/mnt/disk/shipped.img of=$head bs=1M skip={offset(disk, 'repeater-data') >> 20} count=32 "
+              "status=none; ! cryptsetup open --test-passphrase --key-file /mnt/disk/passed-in.key $head 2>/dev/null")
+    in_tree(scene.trees["tools"], [f"{scene.work}=/mnt/disk"], "sh", "-ec", script)
 
 
 CASES = [the_first_start_gives_the_board_its_keys_and_the_signed_image_boots, an_unsigned_kernel_image_is_refused,
