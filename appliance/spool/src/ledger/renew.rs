@@ -65,10 +65,11 @@ pub(crate) struct Due {
 }
 
 impl Due {
-    fn is(self, bytes: u64, fresh_bytes: u64) -> bool {
+    pub(super) fn is(self, bytes: u64, fresh_bytes: u64) -> bool {
         let rows = self.segments.saturating_mul(limits::LEDGER_SEGMENT_BYTES);
-        // What a fresh one takes as well is not to be gained.
-        self.least_bytes == 0 || (bytes > rows.max(self.least_bytes) && bytes / 2 > fresh_bytes)
+        // What a fresh one takes as well is not to be gained: it is not made for less than a part of its size.
+        let worth = fresh_bytes.saturating_add(fresh_bytes / limits::RENEW_GAIN);
+        self.least_bytes == 0 || (bytes > rows.max(self.least_bytes) && bytes > worth)
     }
 }
 

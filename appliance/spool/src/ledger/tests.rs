@@ -118,6 +118,24 @@ const ALWAYS: Due = Due {
 };
 
 #[test]
+fn a_ledger_is_written_anew_before_a_live_segment_has_a_kibibyte_of_it() {
+    let segments = 32_768;
+    let due = Due {
+        least_bytes: limits::LEDGER_BYTES,
+        segments,
+    };
+    let fresh = 756 * segments; // measured
+    let first = (0..=1024 * segments).find(|bytes| due.is(*bytes, fresh));
+    let first = first.expect("it is due before that") / segments;
+    assert!((800..900).contains(&first), "due at {first} B a segment");
+    // What cannot be gained is not tried for: a fresh one of that size is the best there is.
+    let swollen = 1200 * segments;
+    assert!(!due.is(swollen, swollen));
+    assert!(!due.is(swollen + swollen / 10, swollen));
+    assert!(due.is(swollen + swollen / 7, swollen));
+}
+
+#[test]
 fn a_ledger_that_is_written_anew_is_smaller_and_says_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let mut folder = folder(dir.path());
