@@ -194,8 +194,10 @@ pub const KERNEL_ROUTES: usize = 256;
 pub const CAMERA_PORT: u16 = 47800;
 /// First and longest pause between two echoes to all nodes of a dock's link on which nobody answers.
 pub const ECHO: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(3200));
-/// Echoes that come soon, whoever answers; elsewhere than on docks there are no more.
+/// Echoes that come soon, whoever answers.
 pub const ECHO_BURST: u32 = 5;
+/// Echoes on another link than a dock's after a station came, each pause twice as long: 51 s.
+pub const ECHO_STATION: u32 = 10;
 /// Pause between two echoes where somebody answers.
 pub const ECHO_ANSWERED: Duration = Duration::from_secs(10);
 /// Who answers none of so many echoes is gone.

@@ -3,8 +3,9 @@
 //! A camera on a dock's cable has a link-local address and nothing that says which. So while a dock's link has
 //! carrier it is asked, soon at first and then ever more seldom; who answers is seen at SPEC's default port. Once
 //! somebody answered it is asked a few times more, since a switch's own address may answer before the camera does, and
-//! then seldom: who does not answer several times is gone. Elsewhere nobody is asked but a few times after a station
-//! came.
+//! then seldom: who does not answer several times is gone. Elsewhere nobody is asked but for a while after a station
+//! came, ever more seldom: it, or the access point's own link, may take seconds to have an address that is nobody else's
+//! (RFC 4862 section 5.4), and what it announces may be lost on the air.
 //!
 //! An answer counts if it carries this run's number and comes from a link-local address of a link that was asked.
 
@@ -60,15 +61,20 @@ impl Probe {
     /// A question is sent: when the next one is.
     fn send(&mut self, now: Instant) {
         let (first, longest) = limits::ECHO;
-        let pause = first.saturating_mul(1 << self.sent.min(16)).min(longest);
+        let pause = first.saturating_mul(1 << self.sent.min(16));
         self.sent = self.sent.saturating_add(1);
         let settled = self.sent >= limits::ECHO_BURST;
         let pause = match self.why {
-            Why::Station if settled => None,
+            Why::Station if self.sent >= limits::ECHO_STATION => None,
+            Why::Station => Some(pause),
             Why::Dock if settled && !self.answered.is_empty() => Some(limits::ECHO_ANSWERED),
-            _ => Some(pause),
+            Why::Dock => Some(pause.min(longest)),
         };
         self.due = pause.map(|pause| now + pause);
+        if self.why == Why::Station && self.sent > limits::ECHO_BURST {
+            // For one that was not heard yet: others may sleep by now.
+            return;
+        }
         self.answered.values_mut().for_each(|since| *since += 1);
         self.answered
             .retain(|_, since| *since <= limits::ECHO_MISSED);
@@ -255,11 +261,17 @@ mod tests {
     }
 
     #[test]
-    fn a_station_that_comes_has_its_link_asked_a_few_times() {
+    fn a_station_that_comes_has_its_link_asked_for_most_of_a_minute() {
         let (mut probes, start) = (Probes::new(1), now());
         probes.hasten(5, Why::Station, start);
+        probes.due(start);
+        assert!(probes.answer(&from("fe80::7", 5), &reply(1)));
         let times = asked(&mut probes, start, 1_000_000);
-        assert_eq!(times.len(), usize::try_from(limits::ECHO_BURST).unwrap());
+        assert_eq!(
+            times,
+            [100, 300, 700, 1_500, 3_100, 6_300, 12_700, 25_500, 51_100]
+        );
+        assert_eq!(probes.found().count(), 1, "who sleeps by then stays");
         probes.hasten(5, Why::Station, start + Duration::from_secs(60));
         assert!(probes.next().is_some(), "the next one, too");
         probes.keep(|link| link != 5);
