@@ -98,15 +98,15 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         ),
     );
     let served = tasks.spawn("serve", serving.run());
+    let stop = stop_signal(5 * limits::SHUTDOWN)
+        .map_err(|e| Failure::internal(format!("cannot wait for signals: {e}")))?;
     println!("listening on {address}");
     let _ = std::io::stdout().flush(); // whoever started this may not read it
     info!(site = %gateway.site, epoch = %gateway.keys.epoch(), %address, "listening");
     let manager = Manager::new(&Given::by_environment());
     manager.ready();
     manager.status(&format!("site {} at {address}", gateway.site));
-    stop_signal(5 * limits::SHUTDOWN)
-        .await
-        .map_err(|e| Failure::internal(format!("cannot wait for signals: {e}")))?;
+    stop.await;
     manager.stopping();
     tasks.cancel();
     let _ = tokio::time::timeout(2 * limits::SHUTDOWN, served).await;

@@ -224,16 +224,17 @@ fn papers(common: &Common) -> Result<Papers, u8> {
 }
 
 async fn seal(args: SealArgs) -> u8 {
+    let signal = match stop_signal(limits::SEAL_CLOSES_WITHIN) {
+        Ok(signal) => signal,
+        Err(error) => return fail(UNAVAILABLE, &error),
+    };
     let stop = Stop::default();
     let heard = stop.clone();
     let work = tokio::task::spawn_blocking(move || seal_all(&args, &stop));
     tokio::pin!(work);
     let done = tokio::select! {
         done = &mut work => done,
-        signal = stop_signal(limits::SEAL_CLOSES_WITHIN) => {
-            if let Err(error) = signal {
-                error!(%error, "signals are not heard");
-            }
+        _ = signal => {
             heard.set();
             work.await
         }
@@ -359,14 +360,12 @@ async fn try_serve(args: ServeArgs) -> Result<(), u8> {
             () = stop.cancelled() => {}
         }
     });
+    let signal = stop_signal(2 * limits::STOP_DEADLINE).map_err(|e| fail(UNAVAILABLE, &e))?;
     let ready = |address| say(&format!("listening on {address}"));
     let mut serving = std::pin::pin!(serve::serve(&seams, setup, options, tasks.clone(), ready));
     let served = tokio::select! {
         served = &mut serving => served,
-        signal = stop_signal(2 * limits::STOP_DEADLINE) => {
-            if let Err(error) = signal {
-                error!(%error, "signals are not heard");
-            }
+        _ = signal => {
             tasks.cancel();
             serving.await
         }

@@ -44,7 +44,7 @@ const ANY_PORT: &str = "127.0.0.1:0";
 /// Runs the demo; the last line.
 pub(crate) fn run(options: &Options) -> Result<String> {
     let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signal(&stop);
+    stop_on_signal(&stop)?;
     let temporary = match &options.keep {
         Some(_) => None,
         None => Some(

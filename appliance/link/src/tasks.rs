@@ -155,42 +155,58 @@ pub fn abort_on_panic() {
 /// mends what was left.
 const NOT_IN_TIME: i32 = 75;
 
-/// Resolves at the first SIGTERM or SIGINT, giving its name. From then on a second signal ends the process at
-/// once (143 or 130), and so does the time `within` which it should have ended by itself (75), whatever its
-/// other threads wait for: the watch is a thread of its own and outlives the caller's runtime.
+/// Watches for SIGTERM and SIGINT from when this returns; what it returns resolves at the first, giving its name. From then
+/// on a second signal ends the process at once (143 or 130), and so does the time `within` which it should have ended by
+/// itself (75), whatever its other threads wait for: the watch is a thread of its own and outlives the caller's runtime.
 ///
 /// # Errors
 /// Where the kernel refuses a handler or a thread.
-pub async fn stop_signal(within: Duration) -> io::Result<&'static str> {
+pub fn stop_signal(
+    within: Duration,
+) -> io::Result<impl Future<Output = &'static str> + Send + 'static> {
+    let (watched, watching) = std::sync::mpsc::sync_channel(1);
     let (first, told) = oneshot::channel();
     std::thread::Builder::new()
         .name("signals".into())
-        .spawn(move || match current_thread(watch_signals(first, within)) {
-            Ok(code) => std::process::exit(code),
-            Err(e) => error!("signals are not watched: {e}"),
-        })?;
-    told.await
-        .unwrap_or_else(|_| Err(io::Error::other("the signals' thread ended")))
+        .spawn(
+            move || match current_thread(watch_signals(watched, first, within)) {
+                Ok(code) => std::process::exit(code),
+                Err(e) => error!("signals are not watched: {e}"),
+            },
+        )?;
+    let ended = || io::Error::other("the signals' thread ended");
+    watching.recv().map_err(|_| ended())??;
+    Ok(async move {
+        match told.await {
+            Ok(name) => name,
+            Err(_) => std::future::pending().await, // it ends the process itself
+        }
+    })
 }
 
 /// The exit code, once the process has to end at once.
-async fn watch_signals(first: oneshot::Sender<io::Result<&'static str>>, within: Duration) -> i32 {
+async fn watch_signals(
+    watched: std::sync::mpsc::SyncSender<io::Result<()>>,
+    first: oneshot::Sender<&'static str>,
+    within: Duration,
+) -> i32 {
     let signals = signal(SignalKind::terminate())
         .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
     let (mut terminate, mut interrupt) = match signals {
         Ok(signals) => signals,
         Err(e) => {
-            let _ = first.send(Err(e));
+            let _ = watched.send(Err(e));
             return std::future::pending().await;
         }
     };
+    let _ = watched.send(Ok(()));
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
     info!("{name}: stopping; a second signal exits at once");
     // Nobody waits any more where the program is ending already: its time counts from here all the same.
-    let _ = first.send(Ok(name));
+    let _ = first.send(name);
     tokio::select! {
         _ = terminate.recv() => { warn!("second signal: exiting at once"); 143 }
         _ = interrupt.recv() => { warn!("second signal: exiting at once"); 130 }

@@ -58,25 +58,23 @@ fn the_program() {
         })
         .unwrap(),
         Ok("waits") => current_thread(async {
+            let signal = stop_signal(Duration::from_secs(60)).unwrap();
             println!("ready");
-            println!(
-                "first {}",
-                stop_signal(Duration::from_secs(60)).await.unwrap()
-            );
+            println!("first {}", signal.await);
             std::future::pending::<()>().await;
         })
         .unwrap(),
         // What a program does while it stops: its runtime is gone, a thread is waited for.
         Ok("hangs while it stops") => {
+            let signal = stop_signal(Duration::from_secs(60)).unwrap();
             println!("ready");
-            let name = current_thread(stop_signal(Duration::from_secs(60))).unwrap();
-            println!("first {}", name.unwrap());
+            println!("first {}", current_thread(signal).unwrap());
             std::thread::sleep(Duration::from_secs(60));
         }
         Ok("never stops") => {
+            let signal = stop_signal(Duration::from_millis(300)).unwrap();
             println!("ready");
-            let name = current_thread(stop_signal(Duration::from_millis(300))).unwrap();
-            println!("first {}", name.unwrap());
+            println!("first {}", current_thread(signal).unwrap());
             std::thread::sleep(Duration::from_secs(60));
         }
         _ => {}
@@ -113,8 +111,6 @@ fn who_does_not_stop_in_time_is_ended() {
 fn told_to_stop(program: &str) -> Child {
     let mut child = start(program);
     wait_for(&mut child, "ready");
-    // The handler is installed right after; a signal before it would end the process by default.
-    std::thread::sleep(Duration::from_millis(200));
     signal(&child, Signal::SIGTERM);
     wait_for(&mut child, "first SIGTERM");
     child

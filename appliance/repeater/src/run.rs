@@ -350,6 +350,8 @@ async fn serve(
         refusals: common.refusals.clone(),
         pulses: common.pulses.clone(),
     };
+    // Who reads that it is ready may tell it to stop.
+    let stop = stop_signal(limits::STOP_DEADLINE)?;
     println!("ready: metrics on {address}");
     info!(%address, "ready");
     follow_credentials(common);
@@ -363,8 +365,8 @@ async fn serve(
             served.context("the status page ended")?;
             ExitCode::FAILURE
         }
-        signal = stop_signal(limits::STOP_DEADLINE) => {
-            info!("{}: stopping", signal?);
+        signal = stop => {
+            info!("{signal}: stopping");
             ExitCode::SUCCESS
         }
         _ = fatal.wait_for(Option::is_some) => ExitCode::from(IO_ERROR),

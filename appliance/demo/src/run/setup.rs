@@ -56,12 +56,13 @@ pub(super) fn kept(dir: &Path) -> Result<PathBuf> {
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The first signal ends the run in order, a second one at once.
-pub(super) fn stop_on_signal(stop: &Arc<AtomicBool>) {
+pub(super) fn stop_on_signal(stop: &Arc<AtomicBool>) -> Result<()> {
     let stop = Arc::clone(stop);
+    let signal = link::tasks::stop_signal(STOPS_WITHIN).context("cannot wait for signals")?;
     std::thread::spawn(move || {
-        let told = link::tasks::current_thread(link::tasks::stop_signal(STOPS_WITHIN));
-        if matches!(told, Ok(Ok(_))) {
+        if link::tasks::current_thread(signal).is_ok() {
             stop.store(true, Ordering::Relaxed);
         }
     });
+    Ok(())
 }
