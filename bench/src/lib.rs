@@ -9,7 +9,7 @@
 //! by re-executing this program with a hidden first argument; so are the parts.
 //!
 //! Reading order: [`options`], [`figures`] (what is printed and judged), [`machine`] (where it was
-//! measured), [`process`] (starting, and what a process has used), `parts`, `parties`, `relay`, `spool`.
+//! measured), [`process`] (starting, and what a process has used), `disk`, `parts`, `parties`, `relay`, `spool`.
 //!
 //! A figure is never made up: what cannot be measured here is named loudly and has no value.
 
@@ -18,6 +18,7 @@ pub mod machine;
 pub mod options;
 pub mod process;
 
+mod disk;
 mod docking;
 mod parties;
 mod parts;

@@ -118,6 +118,9 @@ pub struct Spool {
     /// Take as many again, so often, in the room of what was there before
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub churn: u32,
+    /// Cut the power when all is Held, and measure the start after it alone (root; mkfs.ext4, xfs_io)
+    #[arg(long, conflicts_with = "churn")]
+    pub cut: bool,
     /// Cameras that they come from
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=40))]
     pub cameras: u32,

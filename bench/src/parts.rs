@@ -250,6 +250,7 @@ pub(crate) fn run(part: &str, args: &[OsString]) -> Result<()> {
         "timed" => crate::relay::timed(args),
         "stall" => crate::relay::stand_still(path(args, 0)?, Duration::from_secs(number(args, 1)?)),
         "spool" => crate::spool::run(text(args, 0)?),
+        "spool-cut" => crate::spool::take_and_cut(text(args, 0)?),
         "spool-start" => crate::spool::start(text(args, 0)?),
         "spool-rebuild" => crate::spool::rebuild(text(args, 0)?),
         _ => bail!("there is no part of that name"),

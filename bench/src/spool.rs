@@ -6,6 +6,7 @@
 //!
 //! It proves speed, not safety: what survives a power cut is the spool's tests' matter.
 
+mod cut;
 mod script;
 mod store;
 
@@ -21,6 +22,7 @@ use crate::parties::Agency;
 use crate::parts::{self, Part, SEGMENT_BYTES};
 use crate::process::Yard;
 
+pub(crate) use cut::take_and_cut;
 pub(crate) use store::{rebuild, run, start};
 
 /// What a process of this bench is told.
@@ -66,6 +68,8 @@ struct Churned {
 struct Started {
     ready_s: f64,
     peak_mib: f64,
+    /// Segments that are Held, headers among them.
+    held: u64,
 }
 
 /// Measures.
@@ -80,16 +84,19 @@ pub(crate) fn measure(options: &Spool, figures: &mut Figures) -> Result<()> {
         cameras: options.cameras,
         churn: options.churn,
     };
+    figures.say(
+        "segments",
+        &format!("{} of {} B", options.segments, options.bytes_each()),
+    );
+    if options.cut {
+        return cut::measure(options, &yard, &job, figures);
+    }
     let bytes = u64::from(options.segments) * u64::from(options.bytes_each());
     let raw_segments = (bytes / SEGMENT_BYTES as u64).clamp(64, 4096);
     let raw = parts::measure_disk(&yard, raw_segments, 3)?;
     let taken: Taken = ask(&yard, "spool", &job)?;
     let started: Started = ask(&yard, "spool-start", &job)?;
     let rebuilt: Started = ask(&yard, "spool-rebuild", &job)?;
-    figures.say(
-        "segments",
-        &format!("{} of {} B", options.segments, options.bytes_each()),
-    );
     tell_rates(options, &raw, &taken, figures);
     tell_size(options, (&taken, &started), figures);
     figures.put("spool_rebuild", rebuilt.ready_s, "s", Target::AtMost(60.0));

@@ -7,20 +7,20 @@
 //! by a process of its own that thaws even where the bench is killed meanwhile.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::drive::Drive;
 use super::{LARGE_SITE, Rig};
+use crate::disk::{Disk, command};
 use crate::figures::{Figures, Target};
 use crate::parties::Fleet;
-use crate::process::Yard;
 
 const STALL_SECONDS: u64 = 10;
+/// More files than there are.
+const INODES: u64 = 1 << 16;
 /// Room for metadata beside twice the footage.
 const SPARE_BYTES: u64 = 1 << 30;
 
@@ -28,7 +28,7 @@ const SPARE_BYTES: u64 = 1 << 30;
 pub(crate) fn measure(rig: &Rig<'_>, figures: &mut Figures) -> Result<()> {
     let target = Target::AtMost(128.0);
     let bytes = 2 * (rig.options.megabytes << 20) + SPARE_BYTES;
-    let disk = match Disk::mount(rig.yard, bytes) {
+    let disk = match Disk::mount(rig.yard, bytes, INODES) {
         Ok(disk) => disk,
         Err(e) => {
             let why = format!("no disk of its own to freeze: {e:#}");
@@ -38,7 +38,7 @@ pub(crate) fn measure(rig: &Rig<'_>, figures: &mut Figures) -> Result<()> {
     };
     let each = rig.bytes_each(LARGE_SITE);
     let fleet = Fleet::seal(rig.yard, &rig.agency, "stall", LARGE_SITE, each)?;
-    let mut drive = Drive::start(rig, &fleet, true, Some(disk.mount.join("spool")))?;
+    let mut drive = Drive::start(rig, &fleet, true, Some(disk.path().join("spool")))?;
     let quarter = fleet.segments / 4;
     let taken = |s: &crate::parties::Status| {
         ["held", "archived", "released"]
@@ -52,7 +52,7 @@ pub(crate) fn measure(rig: &Rig<'_>, figures: &mut Figures) -> Result<()> {
         "all came before the disk could be stalled: use more --megabytes"
     );
     let args = [
-        OsString::from(&disk.mount),
+        OsString::from(disk.path()),
         STALL_SECONDS.to_string().into(),
     ];
     rig.yard.run("stall", "part:stall", &args)?;
@@ -75,60 +75,4 @@ pub(crate) fn stand_still(mount: &Path, time: Duration) -> Result<()> {
     command("fsfreeze", &["-f".as_ref(), mount.as_os_str()])?;
     std::thread::sleep(time);
     command("fsfreeze", &["-u".as_ref(), mount.as_os_str()])
-}
-
-/// A file system of its own in an image file. Dropped: unmounted.
-#[derive(Debug)]
-struct Disk {
-    image: PathBuf,
-    mount: PathBuf,
-    mounted: bool,
-}
-
-impl Disk {
-    fn mount(yard: &Yard, bytes: u64) -> Result<Disk> {
-        let (image, mount) = (yard.path().join("disk.img"), yard.folder("disk")?);
-        File::create(&image)?.set_len(bytes)?;
-        command(
-            "mkfs.ext4",
-            &["-q".as_ref(), "-F".as_ref(), image.as_os_str()],
-        )?;
-        let loopback = [
-            "-o".as_ref(),
-            "loop".as_ref(),
-            image.as_os_str(),
-            mount.as_os_str(),
-        ];
-        command("mount", &loopback)?;
-        Ok(Disk {
-            image,
-            mount,
-            mounted: true,
-        })
-    }
-    fn unmount(mut self) -> Result<()> {
-        command("umount", &[self.mount.as_os_str()])?;
-        self.mounted = false;
-        Ok(std::fs::remove_file(&self.image)?)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if self.mounted {
-            // After an error: a frozen file system is thawed first, then left; neither can be helped further.
-            let _ = command("fsfreeze", &["-u".as_ref(), self.mount.as_os_str()]);
-            let _ = command("umount", &["-l".as_ref(), self.mount.as_os_str()]);
-        }
-    }
-}
-
-fn command(program: &str, args: &[&std::ffi::OsStr]) -> Result<()> {
-    let out = Command::new(program)
-        .args(args)
-        .output()
-        .with_context(|| format!("cannot run {program}"))?;
-    let said = String::from_utf8_lossy(&out.stderr);
-    ensure!(out.status.success(), "{program}: {}", said.trim());
-    Ok(())
 }

@@ -43,7 +43,7 @@ struct Named {
 }
 
 /// One store being driven.
-struct Bench {
+pub(super) struct Bench {
     clock: Clock,
     papers: Papers,
     spool: Spool,
@@ -61,32 +61,19 @@ pub(crate) fn run(job: &str) -> Result<()> {
     let script = Script::make(&job, &papers, 0, clock.now())?;
     // What the script itself takes is not the store's.
     let before_mib = Usage::of(std::process::id())?.peak_mib;
-    let (spool, _) = open(&job, &papers, &clock, Spool::open)?;
-    let (commits_ms, picks_us, put_picks_us) = (Vec::new(), Vec::new(), Vec::new());
-    let mut bench = Bench {
-        clock,
-        papers,
-        spool,
-        commits_ms,
-        calls_ms: Vec::new(),
-        picks_us,
-        put_picks_us,
-    };
+    let mut bench = Bench::open(&job, clock, papers)?;
     bench.announce(&script)?;
     let (began, cpu) = (bench.clock.instant(), own_cpu_s());
     bench.take(&script)?;
     let (wall_s, cpu_s) = (bench.seconds_since(began), own_cpu_s() - cpu);
     let bytes = u64::from(job.segments) * u64::from(job.segment_bytes);
-    let counts = bench.spool.counts();
-    let held: u64 = counts.stages[Stage::Held as usize]
-        .iter()
-        .map(|t| t.segments)
-        .sum();
+    let held = bench.segments(Stage::Held);
     ensure!(
         held >= u64::from(job.segments),
         "{held} of {} segments are Held",
         job.segments
     );
+    let counts = bench.spool.counts();
     ensure!(counts.unaccounted.segments == 0, "footage is unaccounted");
     let disk = disk_bytes(&job.dir)?;
     let ledger = disk_bytes(&job.dir.join("ledger"))?;
@@ -143,6 +130,7 @@ fn timed_start(job: &str, how: Opener) -> Result<()> {
     let started = Started {
         ready_s,
         peak_mib: Usage::of(std::process::id())?.peak_mib,
+        held: segments(&spool, Stage::Held),
     };
     println!("{}", serde_json::to_string(&started)?);
     Ok(())
@@ -175,7 +163,68 @@ fn open(job: &Job, papers: &Papers, clock: &Clock, how: Opener) -> Result<Opened
     )?)
 }
 
+/// Segments of a stage, headers among them.
+fn segments(spool: &Spool, stage: Stage) -> u64 {
+    let totals = spool.counts().stages[stage as usize];
+    totals.iter().map(|t| t.segments).sum()
+}
+
 impl Bench {
+    fn open(job: &Job, clock: Clock, papers: Papers) -> Result<Bench> {
+        let (spool, _) = open(job, &papers, &clock, Spool::open)?;
+        Ok(Bench {
+            clock,
+            papers,
+            spool,
+            commits_ms: Vec::new(),
+            calls_ms: Vec::new(),
+            picks_us: Vec::new(),
+            put_picks_us: Vec::new(),
+        })
+    }
+
+    /// A store that has taken everything.
+    pub(super) fn take_all(job: &Job) -> Result<Bench> {
+        let (clock, papers) = (Clock::system(), Papers::load(&job.agency)?);
+        let script = Script::make(job, &papers, 0, clock.now())?;
+        let mut bench = Bench::open(job, clock, papers)?;
+        bench.announce(&script)?;
+        bench.take(&script)?;
+        Ok(bench)
+    }
+
+    /// New footage of every camera, written and not committed.
+    pub(super) fn take_without_commit(&mut self, job: &Job) -> Result<()> {
+        let in_flight = u32::try_from(IN_FLIGHT)?;
+        let more = Job {
+            segments: in_flight * job.cameras,
+            ..job.clone()
+        };
+        // Contents are numbered on, behind the others'.
+        let round = u64::from(job.segments.div_ceil(more.segments));
+        let script = Script::make(&more, &self.papers, round, self.clock.now())?;
+        self.announce(&script)?;
+        for offer in &script.offers {
+            let now = self.clock.now();
+            let none = HashSet::new();
+            let tasks = self
+                .spool
+                .next_pulls(&offer.camera, IN_FLIGHT, &none, now)?;
+            ensure!(
+                !tasks.is_empty(),
+                "nothing is on its way when the power goes"
+            );
+            for task in tasks {
+                self.pull(&script, &task.digest)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn segments(&self, stage: Stage) -> u64 {
+        segments(&self.spool, stage)
+    }
+
     fn announce(&mut self, script: &Script) -> Result<()> {
         for offer in &script.offers {
             self.spool.inventory(&offer.inventory, self.clock.now())?;
@@ -207,16 +256,7 @@ impl Bench {
                     .next_pulls(camera, IN_FLIGHT, &none, self.clock.now())?;
                 for task in tasks {
                     any = true;
-                    let mut incoming = self.begin(&task.digest)?;
-                    for piece in script.pieces(&task.digest, PIECE)? {
-                        incoming.write_bytes(piece)?;
-                    }
-                    let finished = self.spool.finish(incoming, self.clock.now())?;
-                    ensure!(
-                        finished == Finished::Verified,
-                        "{}: {finished:?}",
-                        task.digest
-                    );
+                    self.pull(script, &task.digest)?;
                     if self.spool.commit_is_due() {
                         self.commit()?;
                     }
@@ -226,6 +266,16 @@ impl Bench {
                 return self.commit();
             }
         }
+    }
+
+    fn pull(&mut self, script: &Script, digest: &Digest) -> Result<()> {
+        let mut incoming = self.begin(digest)?;
+        for piece in script.pieces(digest, PIECE)? {
+            incoming.write_bytes(piece)?;
+        }
+        let finished = self.spool.finish(incoming, self.clock.now())?;
+        ensure!(finished == Finished::Verified, "{digest}: {finished:?}");
+        Ok(())
     }
 
     /// Has everything named by receipts, batch by batch, each batch durable.
