@@ -4,7 +4,7 @@ It is made bad in the guest, by the kernel's own emulation of networks (netem), 
 cable does: qemu takes the carrier away, and with it the guest loses its address, its route and its archive.
 """
 
-from air_cases import AIR, CAMERA, RADIO, counted, held_by_camera, offloaded, page, record
+from air_cases import AIR, CAMERA, RADIO, counted, held_by_camera, let_in, offloaded, page, record
 from guest import Failed, until
 from scene import FOOTAGE
 
@@ -25,7 +25,7 @@ def a_camera_offloads_over_a_bad_uplink(scene):
     guest.run(f"{UPLINK} worsen")
     guest.run(f"{AIR} radios 2")
     guest.run(f"{AIR} camera {CAMERA} {RADIO}")
-    until("the camera is let in", 60, lambda: "[AUTHORIZED]" in guest.run(f"{AIR} stations"))
+    let_in(guest)
     recording = record(guest, "long")
     sealed = held_by_camera(guest)["bytes"]
     until("all of it has come", 120, lambda: counted(guest, "repeater_pulled_bytes_total") >= sealed)

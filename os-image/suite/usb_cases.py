@@ -5,7 +5,7 @@ The cable is simulated where a cable has no say in what follows: the kernel's ow
 udev, the driver, the link's configuration, the firewall, the daemon.
 """
 
-from air_cases import AIR, CAMERA, RADIO, counted, held_by_camera, offloaded, page
+from air_cases import AIR, CAMERA, RADIO, counted, held_by_camera, let_in, offloaded, page
 from guest import Failed, until
 from scene import FOOTAGE
 
@@ -31,7 +31,7 @@ def a_camera_records_and_offloads_over_the_air(scene):
     guest.run(f"{AIR} radios 2")
     guest.run(f"{DOCK} bay")
     guest.run(f"{AIR} camera {CAMERA} {RADIO} {SOCKET}")
-    until("the camera is let in", 60, lambda: "[AUTHORIZED]" in guest.run(f"{AIR} stations"))
+    let_in(guest)
     guest.run(f"{DOCK} films {CAMERA} film {BEGUN}")
     until("some of it has come", 120, lambda: counted(guest, "repeater_pulled_bytes_total") > 500_000)
     met = near(guest)
