@@ -29,7 +29,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-pub use plan::{Archive, Dock, Plan, Uplink, Wifi};
+pub use plan::{Archive, Dock, Plan, Port, Uplink, Wifi};
 
 use crate::agency::files::from_hex;
 

@@ -250,6 +250,12 @@ fn write_all(place: &Place, keep: Keep, enrolment: &Enrolment) -> anyhow::Result
         std::fs::remove_file(place.network())
             .with_context(|| format!("cannot remove {}", place.network().display()))?;
     }
+    let ports = texts::ports(plan);
+    let files: Vec<PathBuf> = ports.iter().map(|(name, _)| place.port(name)).collect();
+    place.keep_ports(&files)?;
+    for ((_, text), path) in ports.iter().zip(&files) {
+        write(path, text.as_bytes(), 0o644)?;
+    }
     let path = place.own("repeater.toml");
     let text = texts::config(plan, &Place::key_in_config(keep));
     if let Some(before) = read(&path, limits::SETUP_BYTES)?.filter(|b| b != text.as_bytes()) {

@@ -187,6 +187,46 @@ fn from_the_file_to_the_certificate_and_a_second_time_nothing_changes() {
 }
 
 #[test]
+fn ports_are_called_what_the_newest_file_calls_them() {
+    let scene = Scene::new();
+    let links = scene.folder.path().join("root/etc/systemd/network");
+    let ports = |names: &[(&str, &str)]| {
+        let port = |(name, path): &(&str, &str)| {
+            format!("[[port]]\nname = \"{name}\"\npath = \"{path}\"\n")
+        };
+        PLAN.to_owned() + &names.iter().map(port).collect::<String>()
+    };
+    let named = || {
+        let names = std::fs::read_dir(&links).into_iter().flatten();
+        let mut names: Vec<_> = names.map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let first = [("wan0", "pci-0000:01:00.0"), ("dock1", "pci-0000:02:00.0")];
+    scene.enrol(&scene.ours, &ports(&first));
+    let known = scene.fingerprint(&scene.ours);
+    good(&scene.by_stick(&["--agency", &known]));
+    assert_eq!(
+        named(),
+        ["05-repeater-port-dock1.link", "05-repeater-port-wan0.link"]
+    );
+    let text = read(&links.join("05-repeater-port-wan0.link"));
+    assert!(
+        text.ends_with("[Match]\nPath=pci-0000:01:00.0\n\n[Link]\nName=wan0\n"),
+        "{text}"
+    );
+    // What a person put there stays; what an older file called goes.
+    std::fs::write(links.join("05-mine.link"), "").unwrap();
+    scene.enrol(&scene.ours, &ports(&[("wan0", "pci-0000:03:00.0")]));
+    good(&scene.by_stick(&[]));
+    assert_eq!(named(), ["05-mine.link", "05-repeater-port-wan0.link"]);
+    assert!(read(&links.join("05-repeater-port-wan0.link")).contains("Path=pci-0000:03:00.0\n"));
+    scene.enrol(&scene.ours, PLAN);
+    good(&scene.by_stick(&[]));
+    assert_eq!(named(), ["05-mine.link"]);
+}
+
+#[test]
 fn a_forged_file_a_strangers_and_a_strange_certificate_change_nothing() {
     let scene = Scene::new();
     let (ours, theirs) = (
@@ -346,6 +386,8 @@ fn by_hand_it_is_the_same() {
         "KR",
         "--guarded-dock",
         "dock1=A1",
+        "--port",
+        "wan0=pci-0000:01:00.0",
     ];
     good(&scene.setup(&words));
     let config = read(&scene.own("repeater.toml"));
@@ -353,6 +395,8 @@ fn by_hand_it_is_the_same() {
         config.contains("addresses = [\"192.0.2.10:47801\", \"192.0.2.11:47801\"]"),
         "{config}"
     );
+    let link = "root/etc/systemd/network/05-repeater-port-wan0.link";
+    assert!(read(&scene.folder.path().join(link)).contains("Path=pci-0000:01:00.0\n"));
     let chain = scene
         .ours
         .sign_request(&read(&scene.own("request.pem")), Role::Repeater)

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ConfigError, Source};
 
 const KEYS: &str = "station, number; [[archive]] site, addresses; [uplink] interfaces, address, gateway, dns; \
-    [wifi] interface, ssid, country, channel, width_mhz; [[dock]] interface or path, bay, guarded";
+    [wifi] interface, ssid, country, channel, width_mhz; [[dock]] interface or path, bay, guarded; [[port]] name, path";
 
 /// Most sites, docks, addresses of one site, or names of links.
 const MOST: usize = 64;
@@ -35,6 +35,9 @@ pub struct Plan {
     /// Docks.
     #[serde(default)]
     pub dock: Vec<Dock>,
+    /// Ethernet ports that are called otherwise than the kernel or udev would call them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port: Vec<Port>,
 }
 
 /// A site of the archive.
@@ -135,6 +138,16 @@ pub struct Dock {
     pub guarded: bool,
 }
 
+/// An Ethernet port of the board.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// What it is called from the next start on.
+    pub name: String,
+    /// Where on the board it is, as udev says it (`ID_PATH`): `pci-0000:02:00.0`.
+    pub path: String,
+}
+
 impl Plan {
     /// Reads and checks what an agency wrote for one station.
     ///
@@ -142,7 +155,7 @@ impl Plan {
     /// [`ConfigError`].
     pub fn parse(source: &Source) -> Result<Plan, ConfigError> {
         let plan: Plan = source.parse(KEYS)?;
-        let mend = "correct it; the keys are station, number, archive, uplink, wifi and dock";
+        let mend = "correct it; the keys are station, number, archive, uplink, wifi, dock and port";
         plan.check()
             .map_err(|what| source.invalid(0..0, &what, mend))?;
         Ok(plan)
@@ -177,7 +190,16 @@ impl Plan {
         }
         check_address(uplink)?;
         self.wifi.as_ref().map_or(Ok(()), check_wifi)?;
-        docks.iter().try_for_each(check_dock)
+        docks.iter().try_for_each(check_dock)?;
+        counted("port", self.port.len(), 0)?;
+        self.port.iter().try_for_each(check_port)?;
+        for (n, port) in self.port.iter().enumerate() {
+            let twice = |p: &Port| p.name == port.name || p.path == port.path;
+            if self.port.iter().take(n).any(twice) {
+                return Err(format!("port {}: its name or path stands twice", port.name));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -272,6 +294,19 @@ fn check_dock(dock: &Dock) -> Result<(), String> {
     }
 }
 
+fn check_port(port: &Port) -> Result<(), String> {
+    link_name("port.name", &port.name, "")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    let (path, most) = (&port.path, 128);
+    match !path.is_empty() && path.len() <= most && path.chars().all(plain) {
+        true => Ok(()),
+        false => Err(format!(
+            "port.path: `{}`: write it as `udevadm info /sys/class/net/NAME` says ID_PATH, such as pci-0000:02:00.0",
+            path.escape_default()
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -296,6 +331,12 @@ guarded = true
 [[dock]]
 path = "*/usb1/1-1.2/*"
 bay = "A2"
+[[port]]
+name = "wan0"
+path = "pci-0000:01:00.0"
+[[port]]
+name = "dock1"
+path = "pci-0000:02:00.0"
 "#;
 
     fn parse(text: &str) -> Result<Plan, ConfigError> {
@@ -355,6 +396,11 @@ bay = "A2"
             ("\"dock1\"", "\"dock1 x\"", "dock.interface"),
             ("interface = \"dock1\"", "path = \"x\"", "guarded"),
             ("bay = \"A1\"", "bay = \"A\\\"1\"", "dock.bay"),
+            ("\"wan0\"", "\"wan 0\"", "port.name"),
+            (":01:", ":*:", "port.path"),
+            (":02:", ":\\n:", "port.path"),
+            (":02:", ":01:", "twice"),
+            ("\"wan0\"", "\"dock1\"", "dock1"),
             ("/24", "", "uplink.address"),
             ("/24", "/33", "uplink.address"),
             ("address = \"192.0.2.5/24\"", "", "uplink"),

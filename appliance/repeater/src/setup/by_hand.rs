@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use link::enrolment::{Archive, Dock, Plan, Uplink, Wifi};
+use link::enrolment::{Archive, Dock, Plan, Port, Uplink, Wifi};
 
 /// The same without an enrolment file.
 #[derive(Debug, clap::Args)]
@@ -54,6 +54,9 @@ pub(super) struct ByHand {
     /// The same, under 802.1X.
     #[arg(long, value_name = "LINK=BAY", requires = "papers", value_parser = port)]
     guarded_dock: Vec<(String, String)>,
+    /// What a port of the board is called from the next start on: LINK=PATH, the path as udev's ID_PATH.
+    #[arg(long, value_name = "LINK=PATH", requires = "papers", value_parser = port)]
+    port: Vec<(String, String)>,
 }
 
 fn archive(text: &str) -> Result<Archive, String> {
@@ -68,8 +71,8 @@ fn archive(text: &str) -> Result<Archive, String> {
 }
 
 fn port(text: &str) -> Result<(String, String), String> {
-    let (link, bay) = text.split_once('=').ok_or("write LINK=BAY")?;
-    Ok((link.into(), bay.into()))
+    let (link, other) = text.split_once('=').ok_or("write LINK=BAY, or LINK=PATH")?;
+    Ok((link.into(), other.into()))
 }
 
 impl ByHand {
@@ -92,6 +95,10 @@ impl ByHand {
             bay: bay.clone(),
             guarded,
         };
+        let named = |(name, path): &(String, String)| Port {
+            name: name.clone(),
+            path: path.clone(),
+        };
         Plan {
             station: self.station.clone().unwrap_or_default(),
             number: self.number,
@@ -113,6 +120,7 @@ impl ByHand {
                 width_mhz: self.width,
             }),
             dock: docks.map(dock).collect(),
+            port: self.port.iter().map(named).collect(),
         }
     }
 }

@@ -19,6 +19,9 @@ use crate::limits;
 /// The name of the key among the manager's credentials, and in the configuration.
 const CREDENTIAL: &str = "key.pem";
 
+/// How the names of files begin that call ports: before the image's own, which call the rest.
+const PORT: &str = "05-repeater-port-";
+
 /// How the private key is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
@@ -64,8 +67,32 @@ impl Place {
         self.root.join("etc/hostapd").join(format!("{name}.conf"))
     }
     pub(super) fn network(&self) -> PathBuf {
-        self.root
-            .join("etc/systemd/network/15-repeater-uplink.network")
+        self.links().join("15-repeater-uplink.network")
+    }
+    /// What calls a port of the board by a name. udev takes the first of all its files that fits.
+    pub(super) fn port(&self, name: &str) -> PathBuf {
+        self.links().join(format!("{PORT}{name}.link"))
+    }
+    /// Takes away the names of ports that are none of these.
+    pub(super) fn keep_ports(&self, keep: &[PathBuf]) -> anyhow::Result<()> {
+        let folder = self.links();
+        let entries = match std::fs::read_dir(&folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.with_context(|| format!("cannot read {}", folder.display()))?,
+        };
+        for entry in entries {
+            let path = entry
+                .with_context(|| format!("cannot read {}", folder.display()))?
+                .path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(PORT) && !keep.contains(&path) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+    fn links(&self) -> PathBuf {
+        self.root.join("etc/systemd/network")
     }
     fn sealed(&self) -> PathBuf {
         self.root.join("etc/credstore.encrypted/repeater-key.pem")

@@ -1,11 +1,11 @@
-//! What a station's plan becomes: `repeater.toml`, hostapd's configurations, the uplink's. Pure.
+//! What a station's plan becomes: `repeater.toml`, hostapd's configurations, the uplink's, the ports' names. Pure.
 //!
 //! hostapd's are the shipped templates with a few values changed, so that what they say and why is written once. The plan
 //! was checked ([`link::enrolment::Plan::check`]): no value of it is more than a value.
 
 use std::fmt::Write;
 
-use link::enrolment::{Plan, Wifi};
+use link::enrolment::{Plan, Port, Wifi};
 
 const STATION: &str = include_str!("../../../../systemd/hostapd/station.conf");
 const DOCK: &str = include_str!("../../../../systemd/hostapd/dock.conf");
@@ -141,6 +141,18 @@ pub(super) fn uplink(plan: &Plan) -> Option<String> {
         let _ = writeln!(text, "DNS={dns}");
     }
     Some(text + "LLMNR=no\n")
+}
+
+/// The ports' names: each with the text that has udev call it so when it appears.
+pub(super) fn ports(plan: &Plan) -> Vec<(String, String)> {
+    let text = |port: &Port| {
+        let text = format!(
+            "# Written by `repeaterd setup`: what the plan calls a port of the board.\n[Match]\nPath={}\n\n[Link]\nName={}\n",
+            port.path, port.name
+        );
+        (port.name.clone(), text)
+    };
+    plan.port.iter().map(text).collect()
 }
 
 #[cfg(test)]
