@@ -94,7 +94,7 @@ def its_certificate_on_a_stick_brings_the_box_into_service(scene):
     guest.wait_agent()
     scene.ready()
     told = guest.run("journalctl -b --no-pager -u 'repeater-enrol@*'; CREDENTIALS_DIRECTORY=/run/credentials/repeaterd.service "
-                     "repeaterd doctor --config /etc/repeater/repeater.toml")
+                     "repeaterd doctor --config /etc/repeater/repeater.toml || true")
     bad = [line for line in told.splitlines() if line.startswith("BAD") and " hostapd " not in line]  # no radio yet
     if "certificate is taken" not in told or bad or f"{ARCHIVE} is urn:bwc:archive:{SITE}" not in told:
         raise Failed(told)
