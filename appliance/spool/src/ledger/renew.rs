@@ -49,8 +49,10 @@ pub(super) struct Renewals {
     dir: Option<File>,
     /// The old one being closed.
     closing: Option<JoinHandle<()>>,
-    /// Its size right after the last one.
-    pub(super) fresh_bytes: u64,
+    /// What came of the last one.
+    pub(super) last: Size,
+    /// Segments that had rows when it was last asked whether one is due.
+    segments: u64,
     /// This file system cannot.
     never: bool,
 }
@@ -64,12 +66,26 @@ pub(crate) struct Due {
     pub(crate) segments: u64,
 }
 
+/// A ledger right after it was written anew, or where that was given up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Size {
+    pub(super) bytes: u64,
+    /// Segments that had rows.
+    pub(super) segments: u64,
+}
+
 impl Due {
-    pub(super) fn is(self, bytes: u64, fresh_bytes: u64) -> bool {
+    /// Whether a ledger of so many bytes is, where `last` is what came of the last renewal.
+    pub(super) fn is(self, bytes: u64, last: Size) -> bool {
+        let part = |whole: u64| whole / limits::RENEW_GAIN;
         let rows = self.segments.saturating_mul(limits::LEDGER_SEGMENT_BYTES);
-        // What a fresh one takes as well is not to be gained: it is not made for less than a part of its size.
-        let worth = fresh_bytes.saturating_add(fresh_bytes / limits::RENEW_GAIN);
-        self.least_bytes == 0 || (bytes > rows.max(self.least_bytes) && bytes > worth)
+        let mut fresh = rows.saturating_add(limits::LEDGER_ENGINE_BYTES);
+        // Where rows are larger than they usually are, what the last one came to is the best there is, until there are fewer.
+        if self.segments >= last.segments - part(last.segments) {
+            fresh = fresh.max(last.bytes);
+        }
+        let worth = fresh.saturating_add(part(fresh));
+        self.least_bytes == 0 || (bytes > self.least_bytes && bytes > worth)
     }
 }
 
@@ -80,9 +96,10 @@ impl Ledger {
             return Ok(());
         }
         let bytes = self.disk_bytes();
+        self.renewals.segments = due.segments;
         if self.renewals.fresh.is_none() {
             let room = folder.free_on_disk() > 2 * bytes;
-            if !room || !due.is(bytes, self.renewals.fresh_bytes) {
+            if !room || !due.is(bytes, self.renewals.last) {
                 return Ok(());
             }
             match begin(folder) {
@@ -193,14 +210,21 @@ impl Ledger {
         let Fresh { db, file, dir, .. } = fresh;
         let old = (self.db.replace(db), self.renewals.dir.replace(dir));
         self.file = file;
-        self.renewals.fresh_bytes = self.disk_bytes();
+        self.renewals.last = self.size();
         tracing::info!(
             before = bytes,
-            after = self.renewals.fresh_bytes,
+            after = self.renewals.last.bytes,
             "the ledger is written anew"
         );
         self.renewals.close(old, path);
         Ok(())
+    }
+
+    fn size(&self) -> Size {
+        Size {
+            bytes: self.disk_bytes(),
+            segments: self.renewals.segments,
+        }
     }
 
     /// The old one goes on.
@@ -210,7 +234,7 @@ impl Ledger {
             && !self.renewals.never
         {
             // Whatever it was, a later try is not likely to fare better soon.
-            self.renewals.fresh_bytes = self.disk_bytes();
+            self.renewals.last = self.size();
         }
         tracing::warn!("the ledger is not written anew, and goes on as it is: {error}");
         if let Some(Fresh { db, dir, .. }) = self.renewals.fresh.take() {

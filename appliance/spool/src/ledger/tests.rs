@@ -118,21 +118,31 @@ const ALWAYS: Due = Due {
 };
 
 #[test]
-fn a_ledger_is_written_anew_before_a_live_segment_has_a_kibibyte_of_it() {
-    let segments = 32_768;
-    let due = Due {
+fn a_ledger_is_written_anew_for_what_that_gives_back_and_nothing_else() {
+    let many = |segments| Due {
         least_bytes: limits::LEDGER_BYTES,
         segments,
     };
-    let fresh = 756 * segments; // measured
-    let first = (0..=1024 * segments).find(|bytes| due.is(*bytes, fresh));
-    let first = first.expect("it is due before that") / segments;
-    assert!((800..900).contains(&first), "due at {first} B a segment");
-    // What cannot be gained is not tried for: a fresh one of that size is the best there is.
-    let swollen = 1200 * segments;
-    assert!(!due.is(swollen, swollen));
-    assert!(!due.is(swollen + swollen / 10, swollen));
-    assert!(due.is(swollen + swollen / 7, swollen));
+    let fresh = |segments: u64| 4_500_000 + 494 * segments; // measured
+    let none = renew::Size::default();
+    for segments in [20_000, 32_768, 262_144] {
+        let due = many(segments);
+        let first = (0..=1024).find(|each| due.is(each * segments, none));
+        let first = first.expect("before a live segment has a KiB");
+        assert!((600..900).contains(&first), "{segments}: {first} B each");
+        // As it comes from a renewal it is not due, after a start and as it grows.
+        assert!(!due.is(fresh(segments), none));
+        let size = |bytes, segments| renew::Size { bytes, segments };
+        assert!(!due.is(fresh(segments), size(fresh(segments / 2), segments / 2)));
+        // Rows may be larger than was measured: what the last one came to is not tried for again and again.
+        let large = size(900 * segments, segments);
+        assert!(!due.is(large.bytes + large.bytes / 9, large));
+        assert!(due.is(large.bytes + large.bytes / 7, large));
+        // Most segments are gone: their room comes back.
+        assert!(many(segments / 2).is(large.bytes, large));
+        assert!(!many(segments - segments / 9).is(large.bytes, large));
+    }
+    assert!(!many(0).is(limits::LEDGER_BYTES, none));
 }
 
 #[test]
@@ -166,7 +176,7 @@ fn a_ledger_that_is_written_anew_is_smaller_and_says_the_same() {
     assert!(ledger.renewals.fresh.is_none(), "it is not worth it");
     // Rows behind the copy and before it change while it is made, and go, and come.
     let mut steps = 0;
-    while ledger.renewals.fresh_bytes == 0 {
+    while ledger.renewals.last.bytes == 0 {
         ledger.renew(&mut folder, ALWAYS).unwrap();
         let n = steps * 977 % many;
         change(&mut ledger, n, 99);
@@ -176,7 +186,7 @@ fn a_ledger_that_is_written_anew_is_smaller_and_says_the_same() {
         assert!(steps < 100, "{} of {bytes} bytes", ledger.disk_bytes());
     }
     assert!(steps > 2, "a little with each commit");
-    let after = ledger.renewals.fresh_bytes;
+    let after = ledger.renewals.last.bytes;
     assert!(after < bytes, "{after} of {bytes} bytes");
     let (rows, sum) = (keys(&ledger, b"p"), ledger.sum);
     drop(ledger);
