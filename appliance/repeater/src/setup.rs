@@ -252,9 +252,16 @@ fn write_all(place: &Place, keep: Keep, enrolment: &Enrolment) -> anyhow::Result
     }
     let ports = texts::ports(plan);
     let files: Vec<PathBuf> = ports.iter().map(|(name, _)| place.port(name)).collect();
-    place.keep_ports(&files)?;
+    let mut renamed = place.keep_ports(&files)?;
     for ((_, text), path) in ports.iter().zip(&files) {
+        let there = read(path, limits::SETUP_BYTES)?;
+        renamed |= there.is_none_or(|t| t != text.as_bytes());
         write(path, text.as_bytes(), 0o644)?;
+    }
+    if renamed {
+        println!(
+            "the ports have the plan's names from the next start of the machine on: restart it"
+        );
     }
     let path = place.own("repeater.toml");
     let text = texts::config(plan, &Place::key_in_config(keep));

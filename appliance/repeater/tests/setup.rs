@@ -205,7 +205,9 @@ fn ports_are_called_what_the_newest_file_calls_them() {
     let first = [("wan0", "pci-0000:01:00.0"), ("dock1", "pci-0000:02:00.0")];
     scene.enrol(&scene.ours, &ports(&first));
     let known = scene.fingerprint(&scene.ours);
-    good(&scene.by_stick(&["--agency", &known]));
+    let said = good(&scene.by_stick(&["--agency", &known]));
+    assert!(said.contains("restart it"), "{said}");
+    assert!(!good(&scene.by_stick(&[])).contains("restart it"));
     assert_eq!(
         named(),
         ["05-repeater-port-dock1.link", "05-repeater-port-wan0.link"]
@@ -222,7 +224,7 @@ fn ports_are_called_what_the_newest_file_calls_them() {
     assert_eq!(named(), ["05-mine.link", "05-repeater-port-wan0.link"]);
     assert!(read(&links.join("05-repeater-port-wan0.link")).contains("Path=pci-0000:03:00.0\n"));
     scene.enrol(&scene.ours, PLAN);
-    good(&scene.by_stick(&[]));
+    assert!(good(&scene.by_stick(&[])).contains("restart it"));
     assert_eq!(named(), ["05-mine.link"]);
 }
 

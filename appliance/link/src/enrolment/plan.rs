@@ -296,6 +296,14 @@ fn check_dock(dock: &Dock) -> Result<(), String> {
 
 fn check_port(port: &Port) -> Result<(), String> {
     link_name("port.name", &port.name, "")?;
+    let name = port.name.as_str();
+    let kernels = ["lo", "eth", "wlan", "usb", "all", "default"];
+    let number = name.chars().all(|c| c.is_ascii_digit());
+    if number || kernels.iter().any(|k| name.starts_with(k)) {
+        return Err(format!(
+            "port.name: `{name}` is a name that the kernel gives, or none: use another, such as wan0 or dock1"
+        ));
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
     let (path, most) = (&port.path, 128);
     match !path.is_empty() && path.len() <= most && path.chars().all(plain) {
@@ -397,6 +405,8 @@ path = "pci-0000:02:00.0"
             ("interface = \"dock1\"", "path = \"x\"", "guarded"),
             ("bay = \"A1\"", "bay = \"A\\\"1\"", "dock.bay"),
             ("\"wan0\"", "\"wan 0\"", "port.name"),
+            ("\"wan0\"", "\"eth0\"", "port.name"),
+            ("\"wan0\"", "\"7\"", "port.name"),
             (":01:", ":*:", "port.path"),
             (":02:", ":\\n:", "port.path"),
             (":02:", ":01:", "twice"),

@@ -73,11 +73,11 @@ impl Place {
     pub(super) fn port(&self, name: &str) -> PathBuf {
         self.links().join(format!("{PORT}{name}.link"))
     }
-    /// Takes away the names of ports that are none of these.
-    pub(super) fn keep_ports(&self, keep: &[PathBuf]) -> anyhow::Result<()> {
-        let folder = self.links();
+    /// Takes away the names of ports that are none of these; whether there were any.
+    pub(super) fn keep_ports(&self, keep: &[PathBuf]) -> anyhow::Result<bool> {
+        let (folder, mut any) = (self.links(), false);
         let entries = match std::fs::read_dir(&folder) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             other => other.with_context(|| format!("cannot read {}", folder.display()))?,
         };
         for entry in entries {
@@ -87,9 +87,10 @@ impl Place {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with(PORT) && !keep.contains(&path) {
                 remove(&path)?;
+                any = true;
             }
         }
-        Ok(())
+        Ok(any)
     }
     fn links(&self) -> PathBuf {
         self.root.join("etc/systemd/network")
