@@ -39,10 +39,12 @@ impl Disk {
     pub(crate) fn path(&self) -> &Path {
         &self.mount
     }
-    /// Unmounts it and mounts it anew, as at a boot.
+    /// Unmounts it and mounts it anew, as at a boot: nothing of it is in memory.
     pub(crate) fn remount(&mut self) -> Result<()> {
         command("umount", &[self.mount.as_os_str()])?;
         self.mounted = false;
+        File::open(&self.image)?.sync_all()?;
+        std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")?;
         self.mount_again()
     }
     /// Unmounts it and removes the image.

@@ -64,7 +64,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
     let mut bench = Bench::open(&job, clock, papers)?;
     bench.announce(&script)?;
     let (began, cpu) = (bench.clock.instant(), own_cpu_s());
-    bench.take(&script)?;
+    bench.take(&script, u64::MAX)?;
     let (wall_s, cpu_s) = (bench.seconds_since(began), own_cpu_s() - cpu);
     let bytes = u64::from(job.segments) * u64::from(job.segment_bytes);
     let held = bench.segments(Stage::Held);
@@ -183,42 +183,27 @@ impl Bench {
         })
     }
 
-    /// A store that has taken everything.
+    /// A store that has taken everything; the last of each camera is written, and no commit ended it.
     pub(super) fn take_all(job: &Job) -> Result<Bench> {
         let (clock, papers) = (Clock::system(), Papers::load(&job.agency)?);
         let script = Script::make(job, &papers, 0, clock.now())?;
         let mut bench = Bench::open(job, clock, papers)?;
         bench.announce(&script)?;
-        bench.take(&script)?;
-        Ok(bench)
-    }
-
-    /// New footage of every camera, written and not committed.
-    pub(super) fn take_without_commit(&mut self, job: &Job) -> Result<()> {
-        let in_flight = u32::try_from(IN_FLIGHT)?;
-        let more = Job {
-            segments: in_flight * job.cameras,
-            ..job.clone()
-        };
-        // Contents are numbered on, behind the others'.
-        let round = u64::from(job.segments.div_ceil(more.segments));
-        let script = Script::make(&more, &self.papers, round, self.clock.now())?;
-        self.announce(&script)?;
+        let pulls = u64::from(job.segments + job.cameras);
+        bench.take(&script, pulls - u64::from(job.cameras) * IN_FLIGHT as u64)?;
+        let mut on_their_way = 0;
         for offer in &script.offers {
-            let now = self.clock.now();
-            let none = HashSet::new();
-            let tasks = self
+            let (now, none) = (bench.clock.now(), HashSet::new());
+            let tasks = bench
                 .spool
                 .next_pulls(&offer.camera, IN_FLIGHT, &none, now)?;
-            ensure!(
-                !tasks.is_empty(),
-                "nothing is on its way when the power goes"
-            );
+            on_their_way += tasks.len();
             for task in tasks {
-                self.pull(&script, &task.digest)?;
+                bench.pull(&script, &task.digest)?;
             }
         }
-        Ok(())
+        ensure!(on_their_way > 0, "nothing is on its way");
+        Ok(bench)
     }
 
     pub(super) fn segments(&self, stage: Stage) -> u64 {
@@ -241,7 +226,8 @@ impl Bench {
     }
 
     /// Takes everything, cameras in turn, as many at once as the repeater has in flight.
-    fn take(&mut self, script: &Script) -> Result<()> {
+    fn take(&mut self, script: &Script, most: u64) -> Result<()> {
+        let mut taken = 0;
         let cameras: Vec<_> = script.offers.iter().map(|o| o.camera.clone()).collect();
         let none = HashSet::new();
         loop {
@@ -255,7 +241,10 @@ impl Bench {
                     .spool
                     .next_pulls(camera, IN_FLIGHT, &none, self.clock.now())?;
                 for task in tasks {
-                    any = true;
+                    if taken == most {
+                        return self.commit();
+                    }
+                    (any, taken) = (true, taken + 1);
                     self.pull(script, &task.digest)?;
                     if self.spool.commit_is_due() {
                         self.commit()?;
@@ -387,7 +376,7 @@ impl Bench {
             let number = round + u64::from(PARTS);
             let script = Script::make(&part, &self.papers, number, self.clock.now())?;
             self.announce(&script)?;
-            self.take(&script)?;
+            self.take(&script, u64::MAX)?;
             self.receive_receipts()?;
             self.release(&script)?;
             for offer in &script.offers {
