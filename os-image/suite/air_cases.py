@@ -64,11 +64,12 @@ def the_radio_keeps_to_what_the_country_allows(scene):
     scene.ready()
     guest.run(f"{AIR} radios 2")
     until("hostapd runs", 30, lambda: guest.ask("systemctl is-active hostapd@wlan0")[0] == 0)
-    rules = guest.run("iw reg get")
-    if "country KR: DFS-JP" not in rules:
-        raise Failed(rules)
-    until("the access point is on the air", 30, lambda: "type AP" in (on := guest.run("iw dev wlan0 info")) and "channel 36" in on)
-    return " ".join(re.search(r"channel.*", guest.run("iw dev wlan0 info"))[0].split())
+    until("the access point is on the air", 30, lambda: "channel" in guest.run("iw dev wlan0 info"))
+    told = guest.run("iw dev wlan0 info; iw reg get")
+    for words in ("type AP", "channel 36 (5180 MHz), width: 80 MHz", "country KR: DFS-JP"):
+        if words not in told:
+            raise Failed(f"no {words} in: {told}")
+    return re.search(r"channel.*", told)[0]
 
 
 def a_camera_associates_by_eap_tls(scene):

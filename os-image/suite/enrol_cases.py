@@ -111,7 +111,9 @@ def a_port_is_called_what_the_plan_says(scene):
 
 def the_stick_was_given_a_support_bundle(scene):
     """It says what is so of this station, and holds no key."""
-    told = scene.guest.run(f"mkdir /run/look && mount -o ro /dev/sda /run/look && cat /run/look/{SUPPORT}/*.txt; umount /run/look")
+    looks = "systemctl list-units --no-legend --state=activating 'repeater-enrol@*'"
+    until("the stick was looked at", 60, lambda: not scene.guest.run(looks).strip())
+    told = scene.guest.run(f"mkdir /run/look && mount -o ro /dev/sda /run/look && cat /run/look/{SUPPORT}/*.txt && umount /run/look")
     if f"urn:bwc:repeater:{STATION}:1" not in told or "PRIVATE KEY" in told:
         raise Failed(told[:2000])
     return f"{len(told)} bytes"
