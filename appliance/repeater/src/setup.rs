@@ -254,9 +254,7 @@ fn write_all(place: &Place, keep: Keep, enrolment: &Enrolment) -> anyhow::Result
     let files: Vec<PathBuf> = ports.iter().map(|(name, _)| place.port(name)).collect();
     let mut renamed = place.keep_ports(&files)?;
     for ((_, text), path) in ports.iter().zip(&files) {
-        let there = read(path, limits::SETUP_BYTES)?;
-        renamed |= there.is_none_or(|t| t != text.as_bytes());
-        write(path, text.as_bytes(), 0o644)?;
+        renamed |= write(path, text.as_bytes(), 0o644)?;
     }
     if renamed {
         println!(

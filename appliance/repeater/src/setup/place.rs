@@ -125,7 +125,8 @@ impl Place {
 
     pub(super) fn set_state(&self, state: &State) -> anyhow::Result<()> {
         let text = toml::to_string(state)?;
-        write(&self.own("setup.toml"), text.as_bytes(), 0o644)
+        write(&self.own("setup.toml"), text.as_bytes(), 0o644)?;
+        Ok(())
     }
 
     /// Takes the box's identity away, its certificate first: from there on it is not in service. What was forwarded and
@@ -181,7 +182,8 @@ impl Place {
             Keep::Sealed => creds("encrypt", Path::new("-"), Path::new("-"), pem.as_bytes(), clock)
                 .map_err(|e| anyhow::anyhow!("the private key is not sealed: {e}; a machine without systemd keeps it in a file with --plain-key"))?,
         };
-        write(path, &bytes, 0o600)
+        write(path, &bytes, 0o600)?;
+        Ok(())
     }
 
     /// What the daemon's configuration says of the key.
@@ -230,8 +232,9 @@ pub(super) fn read(path: &Path, most: usize) -> anyhow::Result<Option<Vec<u8>>> 
     Ok(Some(bytes))
 }
 
-/// Writes or replaces a file as a whole; it is durable afterwards. Nothing is done where it has these bytes already.
-pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+/// Writes or replaces a file as a whole; it is durable afterwards. Nothing is done where it has these bytes already; whether
+/// anything was.
+pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<bool> {
     let Some((folder, name)) = path.parent().zip(path.file_name()) else {
         bail!("{} is no file's name", path.display());
     };
@@ -244,7 +247,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> 
     // What a setup left that was killed.
     remove(&new)?;
     if std::fs::read(path).is_ok_and(|there| there == bytes) {
-        return Ok(());
+        return Ok(false);
     }
     let put = || -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
@@ -258,7 +261,8 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> 
         std::fs::rename(&new, path)?;
         File::open(folder)?.sync_all()
     };
-    put().with_context(|| format!("cannot write {}", path.display()))
+    put().with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(true)
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {
