@@ -26,6 +26,17 @@ def held_by_camera(guest, camera=CAMERA):
     return json.loads(guest.run(f"{AIR} status {camera}"))
 
 
+def on_the_air(guest, *words):
+    """Waits until the station's radio is an access point, all of whose words the kernel says of it; its channel."""
+    until("hostapd runs", 30, lambda: guest.ask("systemctl is-active hostapd@wlan0")[0] == 0)
+    until("the access point is on the air", 30, lambda: "channel" in guest.run("iw dev wlan0 info"))
+    told = guest.run("iw dev wlan0 info; iw reg get")
+    for word in ("type AP", *words):
+        if word not in told:
+            raise Failed(f"no {word} in: {told}")
+    return re.search(r"channel.*", told)[0]
+
+
 def let_in(guest):
     """Waits until hostapd has let a camera in; hostapd itself may still be starting."""
     def authorized():
@@ -63,13 +74,7 @@ def the_radio_keeps_to_what_the_country_allows(scene):
     guest.wait_agent()
     scene.ready()
     guest.run(f"{AIR} radios 2")
-    until("hostapd runs", 30, lambda: guest.ask("systemctl is-active hostapd@wlan0")[0] == 0)
-    until("the access point is on the air", 30, lambda: "channel" in guest.run("iw dev wlan0 info"))
-    told = guest.run("iw dev wlan0 info; iw reg get")
-    for words in ("type AP", "channel 36 (5180 MHz), width: 80 MHz", "country KR: DFS-JP"):
-        if words not in told:
-            raise Failed(f"no {words} in: {told}")
-    return re.search(r"channel.*", told)[0]
+    return on_the_air(guest, "channel 36 (5180 MHz), width: 80 MHz", "country KR: DFS-JP")
 
 
 def a_camera_associates_by_eap_tls(scene):

@@ -10,7 +10,7 @@ import base64
 import re
 import subprocess
 
-from air_cases import AIR
+from air_cases import AIR, on_the_air
 from disk import offset, sparse_copy
 from guest import Failed, Guest, in_tree, until
 from station import ARCHIVE, SITE
@@ -34,6 +34,7 @@ path = "pci-0000:00:10.0"
 CARD = ["-device", "e1000e,addr=0x10,mac=52:54:00:00:00:07"]
 SUPPORT = "repeater-support"
 FILE, REQUEST, CERTIFICATE = "enrolment.repeater", f"{STATION}-1.request.pem", f"{STATION}-1.certificate.pem"
+DOCTOR = "CREDENTIALS_DIRECTORY=/run/credentials/repeaterd.service repeaterd doctor --config /etc/repeater/repeater.toml"
 LOOK = "systemctl restart repeater-enrol.service; cat /efi/enrolment.answer.txt"
 
 
@@ -93,8 +94,7 @@ def its_certificate_on_a_stick_brings_the_box_into_service(scene):
     guest.start()
     guest.wait_agent()
     scene.ready()
-    told = guest.run("journalctl -b --no-pager -u 'repeater-enrol@*'; CREDENTIALS_DIRECTORY=/run/credentials/repeaterd.service "
-                     "repeaterd doctor --config /etc/repeater/repeater.toml || true")
+    told = guest.run(f"journalctl -b --no-pager -u 'repeater-enrol@*'; {DOCTOR} || true")
     bad = [line for line in told.splitlines() if line.startswith("BAD") and " hostapd " not in line]  # no radio yet
     if "certificate is taken" not in told or bad or f"{ARCHIVE} is urn:bwc:archive:{SITE}" not in told:
         raise Failed(told)
@@ -123,16 +123,10 @@ def the_radio_is_what_the_plan_says(scene):
     """A radio that appears gets its hostapd, with the name, country, channel and width that the agency's file has."""
     guest = scene.guest
     guest.run(f"{AIR} radios 1")
-    until("hostapd runs", 30, lambda: guest.ask("systemctl is-active hostapd@wlan0")[0] == 0)
-    until("the access point is on the air", 30, lambda: "channel" in guest.run("iw dev wlan0 info"))
-    told = guest.run("iw dev wlan0 info; iw reg get; echo doctor; CREDENTIALS_DIRECTORY=/run/credentials/repeaterd.service "
-                     "repeaterd doctor --config /etc/repeater/repeater.toml")
-    for words in ("ssid BWC NORTH", "type AP", "channel 44 (5220 MHz), width: 40 MHz", "country DE: DFS-ETSI"):
-        if words not in told:
-            raise Failed(f"no {words} in: {told}")
-    if "BAD" in told.split("doctor", 1)[1]:
+    channel = on_the_air(guest, "ssid BWC NORTH", "channel 44 (5220 MHz), width: 40 MHz", "country DE: DFS-ETSI")
+    if "BAD" in (told := guest.run(DOCTOR)):
         raise Failed(told)
-    return re.search(r"channel.*", told)[0]
+    return channel
 
 
 def a_forged_file_is_refused_and_named(scene):
@@ -155,4 +149,5 @@ def a_forged_file_is_refused_and_named(scene):
 
 
 CASES = [a_file_in_the_boot_partition_brings_a_request_out, its_certificate_on_a_stick_brings_the_box_into_service,
-         a_port_is_called_what_the_plan_says, the_stick_was_given_a_support_bundle, the_radio_is_what_the_plan_says, a_forged_file_is_refused_and_named]
+         a_port_is_called_what_the_plan_says, the_stick_was_given_a_support_bundle, the_radio_is_what_the_plan_says,
+         a_forged_file_is_refused_and_named]
