@@ -43,32 +43,40 @@ impl Said {
         let mut said = Said::default();
         let text = fs::read_to_string(path).unwrap_or_default();
         for line in text.lines().take(upto) {
-            let line: Value = serde_json::from_str(line).unwrap();
-            for (key, stage) in [
-                ("held", Stage::Held),
-                ("archived", Stage::Archived),
-                ("released", Stage::Released),
-            ] {
-                for name in line[key].as_array().into_iter().flatten() {
-                    let digest = Digest::from_hex(name.as_str().unwrap()).unwrap();
-                    said.stages.insert(digest, stage);
-                }
-            }
-            // What its camera has erased may be forgotten, and come again: nothing is promised of it.
-            for name in line["erased"].as_array().into_iter().flatten() {
-                let digest = Digest::from_hex(name.as_str().unwrap()).unwrap();
-                said.stages.remove(&digest);
-                said.erased.insert(digest);
-            }
-            for (site, entries) in line["countersigned"].as_object().into_iter().flatten() {
-                said.countersigned
-                    .insert(site.clone(), entries.as_u64().unwrap());
-            }
-            if let (Some(entries), Some(hash)) = (line["entries"].as_u64(), line["hash"].as_str()) {
-                said.heads.insert(entries, hash.to_owned());
-            }
+            said.take(&serde_json::from_str(line).unwrap());
         }
         said
+    }
+
+    /// One thing that the world was told.
+    fn take(&mut self, line: &Value) {
+        for (key, stage) in [
+            ("held", Stage::Held),
+            ("archived", Stage::Archived),
+            ("released", Stage::Released),
+        ] {
+            for name in line[key].as_array().into_iter().flatten() {
+                let digest = Digest::from_hex(name.as_str().unwrap()).unwrap();
+                self.stages.insert(digest, stage);
+            }
+        }
+        for name in line["erased"].as_array().into_iter().flatten() {
+            let digest = Digest::from_hex(name.as_str().unwrap()).unwrap();
+            self.stages.remove(&digest);
+            self.erased.insert(digest);
+        }
+        // What its camera has erased may be forgotten once it is Released, whichever of the two was said first: nothing is
+        // promised of it. What comes again after that is Held anew.
+        let erased = &self.erased;
+        self.stages
+            .retain(|digest, stage| *stage != Stage::Released || !erased.contains(digest));
+        for (site, entries) in line["countersigned"].as_object().into_iter().flatten() {
+            self.countersigned
+                .insert(site.clone(), entries.as_u64().unwrap());
+        }
+        if let (Some(entries), Some(hash)) = (line["entries"].as_u64(), line["hash"].as_str()) {
+            self.heads.insert(entries, hash.to_owned());
+        }
     }
 }
 
@@ -357,5 +365,36 @@ impl Check {
             }
             self.spool.commit(NOW)?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// What is promised of a segment after these lines.
+    fn promised(lines: &[Value]) -> Option<Stage> {
+        let mut said = Said::default();
+        lines.iter().for_each(|line| said.take(line));
+        said.stages.into_values().next()
+    }
+
+    /// A camera can say that it has erased what was released to it before the commit that tells of the release.
+    #[test]
+    fn what_is_released_and_erased_is_no_promise_in_either_order() {
+        let name = "22".repeat(32);
+        let [held, archived, released, erased] =
+            ["held", "archived", "released", "erased"].map(|key| json!({key: [name]}));
+        let both =
+            |a: &Value, b: &Value| vec![held.clone(), archived.clone(), a.clone(), b.clone()];
+        assert_eq!(promised(&both(&released, &erased)), None);
+        assert_eq!(promised(&both(&erased, &released)), None);
+
+        assert_eq!(promised(&both(&held, &released)), Some(Stage::Released));
+        let again = [both(&released, &erased), vec![held.clone()]].concat();
+        assert_eq!(promised(&again), Some(Stage::Held));
+        let on = [again, vec![archived.clone()]].concat();
+        assert_eq!(promised(&on), Some(Stage::Archived));
     }
 }
