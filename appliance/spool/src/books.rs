@@ -15,7 +15,6 @@ use protocol::receipt;
 
 use crate::error::SpoolError;
 use crate::ledger::Ledger;
-use crate::limits;
 use crate::logbook::Logbook;
 use crate::names::{Names, Queue};
 use crate::rows::{self, CameraRow, Key, ManifestRow, ReceiptRow, RecordingRow, SegmentRow, tag};
@@ -334,21 +333,7 @@ impl Books {
 
     /// Whether whole segments of a recording wait for its header: none of them is Held, and so none can leave.
     pub(crate) fn waits_for_header(&self, rec: &Recording) -> Result<bool, SpoolError> {
-        if rec.row.stages[Stage::Announced as usize] < 2 || self.header_is_kept(rec)? {
-            return Ok(false);
-        }
-        let prefix = rows::recording(tag::SEGMENTS, rec.camera, rec.number);
-        let segments = self.ledger.scan(&prefix, None);
-        for item in segments.take(limits::SKIPPED_ROWS) {
-            let Some(digest) = rows::digest_at_end(&item?.0) else {
-                continue;
-            };
-            let waits = |row: SegmentRow| row.stage() == Stage::Announced && row.is_whole();
-            if self.segment(&digest)?.is_some_and(waits) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(self.totals.waiting(rec.camera, rec.number) > 0 && !self.header_is_kept(rec)?)
     }
 
     /// The sites of a segment's receipts.

@@ -83,17 +83,22 @@ impl Spool {
         Ok(())
     }
 
-    /// Lets what waited for its header become Held.
+    /// Lets what waited for its header become Held. How many waited is known: most often none, and of a recording of many
+    /// hours the first few.
     pub(crate) fn header_came(&mut self, rec: &mut Recording) -> Result<(), SpoolError> {
-        if rec.row.stages[Stage::Announced as usize] == 0 || !self.books.header_is_kept(rec)? {
+        let (camera, number) = (rec.camera, rec.number);
+        if self.books.totals.waiting(camera, number) == 0 || !self.books.header_is_kept(rec)? {
             return Ok(());
         }
-        for digest in self.books.segments_of(rec.camera, rec.number)? {
+        for digest in self.books.segments_of(camera, number)? {
             self.books.change(&digest, rec, |row| {
-                if row.stage() == Stage::Announced && row.is_whole() {
+                if row.waits_for_header() {
                     step(row, Event::Committed);
                 }
             })?;
+            if self.books.totals.waiting(camera, number) == 0 {
+                break;
+            }
         }
         Ok(())
     }

@@ -263,6 +263,10 @@ impl SegmentRow {
     pub(crate) fn is_whole(&self) -> bool {
         self.here && self.prefix == self.length
     }
+    /// Whether it would be Held if its recording's header were kept: that alone holds up what is whole.
+    pub(crate) fn waits_for_header(&self) -> bool {
+        self.stage() == Stage::Announced && self.is_whole()
+    }
     /// Its place in the recording: 0 is the header.
     pub(crate) fn place(&self) -> u64 {
         self.seq.map_or(0, |s| s + 1)

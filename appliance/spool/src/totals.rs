@@ -2,6 +2,7 @@
 //! cameras read without a scan. Filled by the scan at the start, then moved by every change of a row.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use protocol::custody::{Stage, is_outstanding};
 use protocol::manifest::Class;
@@ -83,9 +84,16 @@ pub(crate) struct Totals {
     pub(crate) used_bytes: u64,
     /// Files of segments and headers.
     pub(crate) files: u64,
+    /// Whole segments that are not Held, by camera and recording: they wait for their header. None is 0.
+    waiting: HashMap<(u32, u64), u64>,
 }
 
 impl Totals {
+    /// Whole segments of a recording that wait for its header.
+    pub(crate) fn waiting(&self, camera: u32, number: u64) -> u64 {
+        self.waiting.get(&(camera, number)).copied().unwrap_or(0)
+    }
+
     pub(crate) fn add(&mut self, row: &SegmentRow, class: Class) {
         let camera = self.cameras.entry(row.camera).or_default();
         self.counts.stages[row.stage() as usize][class as usize].add(row);
@@ -100,6 +108,9 @@ impl Totals {
         camera.bytes_here += row.disk_bytes();
         self.used_bytes += row.disk_bytes();
         self.files += u64::from(row.here);
+        if row.waits_for_header() {
+            *self.waiting.entry((row.camera, row.number)).or_default() += 1;
+        }
     }
 
     pub(crate) fn take(&mut self, row: &SegmentRow, class: Class) {
@@ -116,6 +127,14 @@ impl Totals {
         camera.bytes_here = camera.bytes_here.saturating_sub(row.disk_bytes());
         self.used_bytes = self.used_bytes.saturating_sub(row.disk_bytes());
         self.files = self.files.saturating_sub(u64::from(row.here));
+        if row.waits_for_header()
+            && let Entry::Occupied(mut waiting) = self.waiting.entry((row.camera, row.number))
+        {
+            *waiting.get_mut() -= 1;
+            if *waiting.get() == 0 {
+                waiting.remove();
+            }
+        }
     }
 
     /// A segment of a recording that is over.
