@@ -85,6 +85,21 @@ class Pulled:
                     return False
         return True
 
+    def mend(self):
+        """Has the boot partition checked as the next start does; bytes that belonged to no file, of what was being written."""
+        part = self.scene.work / "esp.img"
+        start, size = next((start, size) for name, start, size in partitions(self.now) if name == "esp")
+        with open(self.now, "r+b") as disk:
+            disk.seek(start)
+            part.write_bytes(disk.read(size))
+            script = "fsck.fat -a /mnt/out/esp.img || test $? = 1"  # 1: there was something to mend
+            told = in_tree(self.scene.trees["tools"], [f"+{self.scene.work}=/mnt/out"], "sh", "-c", script)
+            disk.seek(start)
+            disk.write(part.read_bytes())
+        part.unlink()
+        found = re.search(r"Reclaimed \d+ unused clusters? \((\d+) bytes\)", told)
+        return int(found[1]) if found else 0
+
 
 def table(disk):
     """The partitions by the table that a kernel takes: the first whose sums are right."""

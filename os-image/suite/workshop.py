@@ -10,6 +10,7 @@ import http.server
 import shutil
 import ssl
 import subprocess
+import sys
 import threading
 
 from disk import boot_files, drop_boot_file, offset, partitions, put_boot_file, sparse_copy
@@ -86,7 +87,7 @@ class Workshop:
                   f"-addext subjectAltName=IP:{SERVER} -keyout key.pem -out cert.pem 2>/dev/null")
         in_tree(self.scene.trees["tools"], [f"+{at}=/mnt/tls"], "bash", "-ec", script)
         handler = functools.partial(Quiet, directory=str(self.served))
-        self._server = http.server.ThreadingHTTPServer(("0.0.0.0", 443), handler)
+        self._server = Server(("0.0.0.0", 443), handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(at / "cert.pem", at / "key.pem")
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
@@ -126,10 +127,18 @@ class Workshop:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A server that does not speak."""
+    """Answers, and does not speak of it."""
 
     def log_message(self, *_):
         pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Guests whose plug is pulled go without a word."""
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 def workshop(scene):
