@@ -9,7 +9,7 @@ import json
 import re
 import struct
 
-from boot_cases import no_unit_has_failed, ready_after, the_first_boot_makes_the_data_partition
+from boot_cases import no_unit_has_failed, ready_after, the_drivers_of_radios_load, the_first_boot_makes_the_data_partition
 from disk import SECTOR, offset
 from guest import HERE, Failed, in_tree
 from ukis import sections
@@ -115,4 +115,4 @@ def a_bundle_of_the_other_architecture_is_not_seen(scene):
 
 
 CASES = [all_that_is_started_is_arm64s, it_is_made_of_what_x86_64_is_made_of, the_first_boot_makes_the_data_partition,
-         it_comes_into_service, no_unit_has_failed, a_bundle_of_the_other_architecture_is_not_seen]
+         it_comes_into_service, no_unit_has_failed, the_drivers_of_radios_load, a_bundle_of_the_other_architecture_is_not_seen]

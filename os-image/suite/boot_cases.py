@@ -2,10 +2,11 @@
 one cannot boot.
 """
 
+import itertools
 import shutil
 
 from disk import boot_files, drop_boot_file, label, offset, partitions, put_boot_file, sparse_copy
-from guest import Failed, until
+from guest import HERE, Failed, until
 
 # What is aimed at, in seconds and MiB.
 READY_WITHIN, DAEMON_MIB, IMAGE_MIB, BACK_WITHIN = 40, 40, 160, 2
@@ -82,6 +83,19 @@ def a_killed_daemon_is_back(scene):
         do sleep 0.05; done
         echo $((($(date +%s%N) - from) / 1000000))""")
     return scene.target(int(took) <= BACK_WITHIN * 1000, f"{took.strip()} ms")
+
+
+def radios():
+    """The modules of modules.list that are radios' drivers, and what hostapd needs beside them."""
+    lines = (HERE.parent / "modules.list").read_text().split("\n# radios", 1)[1].splitlines()[1:]
+    return list(itertools.takewhile(lambda line: not line.startswith("#"), lines))
+
+
+def the_drivers_of_radios_load(scene):
+    """Of every radio that HARDWARE.md names, whether or not one is there."""
+    names = radios()
+    scene.guest.run("".join(f"modprobe {name} || exit 1\n" for name in names))
+    return " ".join(names)
 
 
 def the_daemon_adds_little_to_the_boot(scene):
@@ -162,5 +176,6 @@ def newer(scene, disk):
 
 
 CASES = [the_first_boot_makes_the_data_partition, it_boots_to_ready, no_unit_has_failed, the_boards_watchdog_is_fed,
-         the_daemon_and_the_image_in_memory, a_killed_daemon_is_back, the_daemon_adds_little_to_the_boot]
+         the_daemon_and_the_image_in_memory, a_killed_daemon_is_back, the_drivers_of_radios_load,
+         the_daemon_adds_little_to_the_boot]
 SLOTS = [a_damaged_root_leads_back_to_the_version_before, production_takes_no_credentials]

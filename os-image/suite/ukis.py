@@ -3,6 +3,7 @@ the hash in both is the root's, and that the root has nothing which would let so
 """
 
 import base64
+import json
 import re
 import struct
 
@@ -98,5 +99,17 @@ def the_root_is_at_most_64_mb(scene):
     return f"{size / 1e6:.1f} MB"
 
 
+def firmware_is_in_the_root_and_in_the_list_of_parts(scene):
+    """What the agency gave for its boards' radios, byte by byte; where it gave nothing, nothing is listed."""
+    listed = [part for part in json.loads((scene.image / "sbom.json").read_text())["components"] if part["type"] == "firmware"]
+    for part in listed:
+        script = f"dump.erofs --cat --path=/usr/lib/firmware/{part['name']} /mnt/image/root.img | sha256sum"
+        told = in_tree(scene.trees["tools"], [f"{scene.image}=/mnt/image"], "sh", "-c", script)
+        if told.split()[0] != part["hashes"][0]["content"]:
+            raise Failed(f"{part['name']}: the root has another, or none")
+    return f"{len(listed)} files"
+
+
 CASES = [production_and_test_differ_in_their_command_line_only, the_root_is_the_one_that_the_command_line_names,
-         the_root_lets_nobody_in, updates_are_believed_by_the_agencys_key_alone, the_root_is_at_most_64_mb]
+         the_root_lets_nobody_in, updates_are_believed_by_the_agencys_key_alone, firmware_is_in_the_root_and_in_the_list_of_parts,
+         the_root_is_at_most_64_mb]
