@@ -38,11 +38,11 @@ KEY = b"a key of 32 bytes, for tests only"[:32]
 PATIENCE = 4
 SLOWER = {"x86-64": 1, "arm64": 3}
 
-# systemd of the guest runs this; the script stands on the second disk.
+# systemd of the guest runs this; the script stands on the second disk, which udev may name later than it does the first.
 UNIT = """[Unit]
 After=systemd-udevd.service local-fs.target
 [Service]
-ExecStartPre=/bin/sh -c 'mkdir -p /run/suite && mount -t erofs -o ro /dev/disk/by-id/virtio-suite /run/suite'
+ExecStartPre=/bin/sh -c 'until test -e /dev/disk/by-id/virtio-suite; do sleep 0.2; done; mkdir -p /run/suite && mount -t erofs -o ro /dev/disk/by-id/virtio-suite /run/suite'
 ExecStart=/bin/sh /run/suite/agent.sh
 Environment=PATH=/run/suite/bin:/usr/sbin:/usr/bin PORT={port}
 """
