@@ -195,14 +195,18 @@ impl Life {
         self.inventory(kept.camera(), &[over.manifest.recording().number])?;
         self.commit()?;
         self.done("release 3");
+        // Of what there is, all together does not fit; what is over may be more than the first that is short of room asks for.
         for recording in self.plan.recordings.clone() {
-            if recording.camera() != over.camera() && !self.keep(&recording)? {
+            if recording.camera() == over.camera() || self.keep(&recording)? {
+                continue;
+            }
+            self.spool.reclaim(NOW)?;
+            for _ in 0..3 {
+                self.commit()?;
+            }
+            if self.spool.stage(&over.header())?.is_none() {
                 break;
             }
-        }
-        self.spool.reclaim(NOW)?;
-        for _ in 0..3 {
-            self.commit()?;
         }
         self.done("forget 3");
         Ok(())
