@@ -17,6 +17,14 @@ CUTS = 2
 RECORD_BYTES = 4 << 30
 
 
+def empty_record(scene):
+    """The file that a recorded disk's writes go to."""
+    path = scene.work / "cut.record"
+    with open(path, "wb") as file:
+        file.truncate(RECORD_BYTES)
+    return path
+
+
 def recorded_drive():
     """qemu's words for a disk whose writes are recorded."""
     return ["-blockdev", "driver=file,node-name=disk,filename=/mnt/guest/cut.img,cache.direct=off",
@@ -35,19 +43,18 @@ def the_power_goes_while_a_camera_offloads(scene):
     """Records the disk while a camera's footage comes in, is forwarded, and receipts come back."""
     scene.cut_base = scene.work / "cut-base.img"
     sparse_copy(scene.enrolled, scene.cut_base)
-    with open(scene.work / "cut.record", "wb") as file:
-        file.truncate(RECORD_BYTES)
+    log = empty_record(scene)
     guest = scene.boot(scene.cut_base, "cut", drive=recorded_drive())
     guest.wait_agent()
     begin(scene)
     scene.cut_recording = record(guest, "long")
-    scene.cut_from = len(Record(scene.work / "cut.record").entries)
+    scene.cut_from = len(Record(log).entries)
     until("half of it has come", 120, lambda: counted(guest, "repeater_pulled_bytes_total") > 5_000_000)
     until("a receipt has come", 120, lambda: page(guest)["spool"]["segments"].get("archived", 0) > 0)
     guest.cut()
     scene.station.close_archive()
     shutil.copytree(scene.station.store, scene.work / "store.cut")
-    record_of_it = Record(scene.work / "cut.record")
+    record_of_it = Record(log)
     flushes = record_of_it.flushes()
     flushes = [f for before, f in zip(flushes, flushes[1:]) if before >= scene.cut_from and f > before + 1]
     if len(flushes) < CUTS:

@@ -7,12 +7,15 @@ The disk is made as a power cut there leaves it (disk.py), and booted.
 
 import random
 
-from cut_cases import RECORD_BYTES, recorded_drive
+from boot_cases import no_unit_has_failed
+from cut_cases import empty_record, recorded_drive
 from disk import DISCARD, SECTOR, Record, partitions, sparse_copy
 from guest import Failed
 
 # Both headers of LUKS2, in sectors.
 HEADERS = (32 << 10) // SECTOR
+# What the partition says of itself.
+LABEL = "cryptsetup luksDump /dev/disk/by-partlabel/repeater-data | sed -n 's/^Label:[[:space:]]*//p'"
 PARTS = ["no_header", "being_made", "all_but_the_label", "all"]
 
 
@@ -20,16 +23,13 @@ def the_first_boot_is_recorded(scene):
     """From the factory's disk to a station's data partition."""
     scene.first_base = scene.work / "first-base.img"
     sparse_copy(scene.factory, scene.first_base)
-    with open(scene.work / "cut.record", "wb") as file:
-        file.truncate(RECORD_BYTES)
+    scene.first_log = empty_record(scene)
     guest = scene.boot(scene.first_base, "cut", drive=recorded_drive())
     guest.wait_agent()
-    told = guest.run("cryptsetup luksDump /dev/disk/by-partlabel/repeater-data | grep ^Label")
-    if "repeater-data" not in told:
-        raise Failed(told)
+    is_finished(guest)
     guest.run("sync")
     guest.cut()
-    entries = Record(scene.work / "cut.record").entries
+    entries = Record(scene.first_log).entries
     start, size = next((at // SECTOR, length // SECTOR) for name, at, length in partitions(scene.work / "cut.img") if name == "repeater-data")
     data = [index for index, (at, count, flags, _) in enumerate(entries) if count and not flags & DISCARD and start <= at < start + size]
     headers = [index for index in data if entries[index][0] < start + HEADERS]
@@ -41,16 +41,24 @@ def the_first_boot_is_recorded(scene):
     return f"{len(data)} writes to it, {len(headers)} of them to its headers; cut before {scene.first_moments}"
 
 
+def is_finished(guest):
+    """Whether the partition says that all of it is there."""
+    told = guest.run(LABEL).strip()
+    if told != "repeater-data":
+        raise Failed(f"the data partition is labelled {told}")
+
+
 def cut_in(number):
     """A case for one part of the work."""
     def case(scene):
         moment = scene.first_moments[number]
-        loose, kept = Record(scene.work / "cut.record").after_cut(scene.first_base, scene.work / "cut-now.img", moment, scene.seed + number)
+        loose, kept = Record(scene.first_log).after_cut(scene.first_base, scene.work / "cut-now.img", moment, scene.seed + number)
         guest = scene.boot(scene.work / "cut-now.img", "cut-now")
         took = guest.wait_agent(150)
-        told = guest.run("cryptsetup luksDump /dev/disk/by-partlabel/repeater-data | grep ^Label; findmnt -no FSTYPE,OPTIONS /var; "
-                         "ls /var/lib/station; echo kept >/var/lib/station/mark; sync; systemctl --failed --no-legend --plain")
-        for word in ("repeater-data", "ext4 rw", "credstore.encrypted"):
+        is_finished(guest)
+        no_unit_has_failed(scene)
+        told = guest.run("findmnt -no FSTYPE,OPTIONS /var; ls /var/lib/station; echo kept >/var/lib/station/mark; sync")
+        for word in ("ext4 rw", "credstore.encrypted"):
             if word not in told:
                 raise Failed(f"no {word} in: {told}")
         return f"write {moment}, {kept} of {loose} loose writes kept: {took:.0f} s"

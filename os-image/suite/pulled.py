@@ -11,7 +11,7 @@ import random
 import re
 import struct
 
-from cut_cases import RECORD_BYTES
+from cut_cases import empty_record
 from disk import SECTOR, Record, boot_files, partitions
 from guest import Failed, in_tree
 
@@ -23,9 +23,7 @@ class Pulled:
 
     def __init__(self, scene, base):
         self.scene, self.base, self.now = scene, base, scene.work / "pulled-now.img"
-        self.log = scene.work / "cut.record"
-        with open(self.log, "wb") as file:
-            file.truncate(RECORD_BYTES)
+        self.log = empty_record(scene)
         self.start, self.record, self.chosen, self.steps = None, None, [], 0
 
     def begin(self):
@@ -88,7 +86,7 @@ class Pulled:
     def mend(self):
         """Has the boot partition checked as the next start does; bytes that belonged to no file, of what was being written."""
         part = self.scene.work / "esp.img"
-        start, size = next((start, size) for name, start, size in partitions(self.now) if name == "esp")
+        start, size = next((start, size) for name, start, size in partitions(self.base) if name == "esp")
         with open(self.now, "r+b") as disk:
             disk.seek(start)
             part.write_bytes(disk.read(size))
