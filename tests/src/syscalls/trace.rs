@@ -221,8 +221,15 @@ fn is_traced(id: u32) -> bool {
     };
     threads.map_while(Result::ok).all(|t| {
         let status = std::fs::read_to_string(t.path().join("status")).unwrap_or_default();
-        !status.lines().any(|l| l == "TracerPid:\t0")
+        traced_or_gone(&status)
     })
+}
+
+/// What the kernel says of a thread. One that was ended at once, by the fault for which it is traced, waits for its parent to
+/// take note: nobody traces it any more, which is found out elsewhere.
+fn traced_or_gone(status: &str) -> bool {
+    let says = |line: &str| status.lines().any(|l| l.starts_with(line));
+    says("State:\tZ") || says("State:\tX") || !says("TracerPid:\t0")
 }
 
 /// The lines of strace's, those joined that it broke where another thread made a call meanwhile.
@@ -294,6 +301,17 @@ pub fn counted(calls: &[Call], only: Option<u32>) -> BTreeMap<String, u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_killed_while_strace_attaches_is_not_waited_for() {
+        let status = |state: &str, tracer: u32| {
+            format!("Name:\trepeaterd\nState:\t{state}\nPid:\t7\nTracerPid:\t{tracer}\nUid:\t0\n")
+        };
+        assert!(traced_or_gone(&status("S (sleeping)", 9)));
+        assert!(!traced_or_gone(&status("S (sleeping)", 0)));
+        assert!(traced_or_gone(&status("Z (zombie)", 0)));
+        assert!(traced_or_gone(""), "gone between two looks");
+    }
 
     #[test]
     fn a_line_of_strace_is_read() {
