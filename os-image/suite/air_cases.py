@@ -52,6 +52,12 @@ def counted(guest, name):
     return int(found[1]) if found else 0
 
 
+def all_is_held(guest):
+    """Whether footage is Held, and none is announced that has not come yet."""
+    stages = page(guest)["spool"]["segments"]
+    return stages.get("held", 0) > 0 and not stages.get("announced", 0)
+
+
 def record(guest, name, camera=CAMERA):
     """The camera records; the recording's name."""
     said = guest.run(f"{AIR} seal {camera} {name}").split()

@@ -38,11 +38,11 @@ DOCTOR = "CREDENTIALS_DIRECTORY=/run/credentials/repeaterd.service repeaterd doc
 LOOK = "systemctl restart repeater-enrol.service; cat /efi/enrolment.answer.txt"
 
 
-def enrolment(scene, agency, name):
+def enrolment(scene, agency, name, plan=PLAN):
     """An enrolment file of an agency, and that agency's fingerprint."""
-    plan, out = scene.work / "plan.toml", scene.work / name
-    plan.write_text(PLAN)
-    told = scene.station.run("agency", "enrol", agency, "--plan", plan, "--out", out)
+    words, out = scene.work / "plan.toml", scene.work / name
+    words.write_text(plan)
+    told = scene.station.run("agency", "enrol", agency, "--plan", words, "--out", out)
     return out, re.search(r"fingerprint: ([0-9a-f]{64})", told)[1]
 
 

@@ -78,6 +78,14 @@ pub enum AgencyError {
     /// An enrolment file.
     #[error(transparent)]
     Enrolment(#[from] crate::enrolment::EnrolmentError),
+    /// A disk's key.
+    #[error("{}: {source}", .path.display())]
+    DiskKey {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: crate::disk_key::DiskKeyError,
+    },
     /// A request that contradicts itself or the folder.
     #[error("{0}")]
     Request(String),

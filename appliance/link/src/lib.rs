@@ -5,7 +5,7 @@
 //! program lives and dies ([`tasks`], [`observe`]), who may speak ([`credentials`], [`tls`], with every
 //! refusal counted in [`refusals`]), how they connect ([`quic`], on [`endpoint_keys`]) and what a stream
 //! looks like ([`frame`]), and what of one has come ([`receiving`]); last, how a new box comes to belong ([`agency`],
-//! [`enrolment`]). All numbers are in [`limits`].
+//! [`enrolment`]), and what becomes of its disk when it dies ([`disk_key`]). All numbers are in [`limits`].
 //!
 //! This crate knows no message and makes no custody decision: `protocol` says what is said.
 
@@ -31,6 +31,7 @@ pub mod quic;
 pub mod receiving;
 
 pub mod agency;
+pub mod disk_key;
 pub mod enrolment;
 
 mod endings;

@@ -334,3 +334,35 @@ fn key_lists_rise_and_revocation_is_final() {
         "{shown}"
     );
 }
+
+#[test]
+fn a_disks_key_is_opened_by_the_escrow_holder_alone_into_a_secret_file() {
+    const DISK: &str = "5b0c6a3e-1f0d-4e0b-9c56-2f6f3a8f7d11";
+    let temp = tempfile::tempdir().unwrap();
+    let folder = trial(temp.path());
+    let path = |name: &str| temp.path().join(name).display().to_string();
+    let key = |name: &str| format!("{folder}/recipients/{name}.key");
+    let holders = list(&folder).active_escrow();
+    let random = link::random::Random::system();
+    let line = link::disk_key::seal(DISK, b"what opens it", &holders, &random).unwrap();
+    let (sealed, out) = (path("disk-key.sealed"), path("disk-key.plain"));
+    std::fs::write(&sealed, line + "\n").unwrap();
+    let (archive, escrow) = (key("archive"), key("escrow"));
+    let by = |who| ["disk-key", &sealed, "--key", who, "--out", &out];
+    let said = failed(&by(&archive), 65);
+    assert!(
+        said.contains("disk-key.sealed") && said.contains("recipients"),
+        "{said}"
+    );
+    assert!(!Path::new(&out).exists());
+    let said = done(&by(&escrow));
+    assert!(said.contains(DISK), "{said}");
+    assert_eq!(std::fs::read(&out).unwrap(), b"what opens it");
+    let mode = std::fs::metadata(&out).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // Never over a file that is there.
+    failed(&by(&escrow), 73);
+    std::fs::write(&sealed, "nonsense").unwrap();
+    let said = failed(&by(&escrow), 65);
+    assert!(said.contains("bwc-disk-key 1 DISK SEALED"), "{said}");
+}

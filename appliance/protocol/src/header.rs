@@ -102,6 +102,23 @@ pub fn seal(
     recipients: &[PublicKey],
     random: &dyn Fn(&mut [u8]),
 ) -> Result<SealedHeader, HeaderError> {
+    let plain = Zeroizing::new(to_cbor(private));
+    let bytes = seal_bytes(&plain, &to_cbor(recording), recipients, random)?;
+    let digest = suite::sha256(&bytes);
+    Ok(SealedHeader { bytes, digest })
+}
+
+/// Seals `plain` for `recipients` in a header's envelope. It opens only with the same `context`, which is not in it: what
+/// it is, and of what.
+///
+/// # Errors
+/// As [`seal`].
+pub fn seal_bytes(
+    plain: &[u8],
+    context: &[u8],
+    recipients: &[PublicKey],
+    random: &dyn Fn(&mut [u8]),
+) -> Result<Bytes, HeaderError> {
     if recipients.is_empty() || recipients.len() > limits::HEADER_RECIPIENTS {
         return Err(HeaderError::Malformed("no recipients, or too many"));
     }
@@ -112,7 +129,7 @@ pub fn seal(
     let mut builder = CoseEncryptBuilder::new()
         .protected(HeaderBuilder::new().algorithm(Algorithm::A256GCM).build())
         .unprotected(HeaderBuilder::new().iv(iv.to_vec()).build())
-        .try_create_ciphertext(&to_cbor(private), &to_cbor(recording), |plain, aad| {
+        .try_create_ciphertext(plain, context, |plain, aad| {
             suite::seal(&key, iv, aad, plain)
         })?;
     for recipient in recipients {
@@ -126,8 +143,7 @@ pub fn seal(
     if bytes.len() > limits::HEADER_BYTES {
         return Err(HeaderError::TooLong(bytes.len()));
     }
-    let digest = suite::sha256(&bytes);
-    Ok(SealedHeader { bytes, digest })
+    Ok(bytes)
 }
 
 fn wrap_for(
@@ -226,6 +242,19 @@ pub fn open(
     bytes: &[u8],
     key: &AgreementKey,
 ) -> Result<Private, HeaderError> {
+    let plain = open_bytes(bytes, &to_cbor(recording), key)?;
+    from_cbor(&plain, "its content").map_err(|_| HeaderError::Malformed("its content"))
+}
+
+/// Opens what [`seal_bytes`] made, with a recipient's key and the same context.
+///
+/// # Errors
+/// Any [`HeaderError`].
+pub fn open_bytes(
+    bytes: &[u8],
+    context: &[u8],
+    key: &AgreementKey,
+) -> Result<Zeroizing<Vec<u8>>, HeaderError> {
     let envelope = parse(bytes)?;
     let id = key.public()?.id();
     let mine = envelope
@@ -240,12 +269,11 @@ pub fn open(
         .try_into()
         .map_err(|_| HeaderError::Malformed("the IV is not 96 bits"))?;
     let plain = envelope.decrypt_ciphertext(
-        &to_cbor(recording),
+        context,
         || SuiteError::BadCiphertext,
         |cipher, aad| suite::open(&content, iv, aad, cipher),
     )?;
-    let plain = Zeroizing::new(plain);
-    from_cbor(&plain, "its content").map_err(|_| HeaderError::Malformed("its content"))
+    Ok(Zeroizing::new(plain))
 }
 
 fn unwrap_by(recipient: &CoseRecipient, key: &AgreementKey) -> Result<SymmetricKey, HeaderError> {

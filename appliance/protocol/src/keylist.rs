@@ -232,11 +232,19 @@ impl KeyList {
     /// The keys to which a new header is sealed: every active recipient.
     #[must_use]
     pub fn active_recipients(&self) -> Vec<PublicKey> {
+        self.active(|_| true)
+    }
+    /// The active keys of escrow holders: to them the key of a station's disk is sealed.
+    #[must_use]
+    pub fn active_escrow(&self) -> Vec<PublicKey> {
+        self.active(|r| r.role == RecipientRole::Escrow)
+    }
+    fn active(&self, wanted: impl Fn(&Recipient) -> bool) -> Vec<PublicKey> {
         let active = self
             .body
             .recipients
             .iter()
-            .filter(|r| r.state == State::Active);
+            .filter(|r| r.state == State::Active && wanted(r));
         active
             .filter_map(|r| PublicKey::from_sec1(&r.public_key).ok())
             .collect()

@@ -124,6 +124,18 @@ fn headers_are_sealed_to_active_recipients_alone() {
 }
 
 #[test]
+fn a_disks_key_is_for_active_escrow_holders_alone() {
+    let escrow = [keys().public("escrow")];
+    assert_eq!(list().active_escrow(), escrow);
+    let retired = list_with(|l| {
+        l.recipients
+            .iter_mut()
+            .for_each(|r| r.state = State::Retired)
+    });
+    assert_eq!(retired.active_escrow(), []);
+}
+
+#[test]
 fn nothing_is_signed_or_sent_that_nobody_takes() {
     let long = Receipt::sign(receipt_body(64), &signing("seoul"));
     let too_long = |e: &CoseError| matches!(e, CoseError::TooLong { .. });

@@ -1,5 +1,5 @@
 //! The command line of `repeaterd`: run, check, status, cameras, clear, verify, recover, gate, doctor,
-//! setup, adopt, support-bundle. Exit codes are those of sysexits.h.
+//! setup, adopt, disk-key, support-bundle. Exit codes are those of sysexits.h.
 
 mod cameras;
 
@@ -18,6 +18,7 @@ use spool::SpoolError;
 
 use crate::bundle;
 use crate::config::Config;
+use crate::disk_key;
 use crate::gate;
 use crate::limits;
 use crate::setup;
@@ -123,6 +124,9 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Seal the second key of this box's disk for the holders of the agency's escrow keys; without a disk, say who they are.
+    #[command(hide = true)]
+    DiskKey(disk_key::Asked),
     /// Write what support needs to see into one text file: no key, no password, no footage, no person.
     SupportBundle(bundle::Wanted),
     /// Show what the running daemon does.
@@ -204,6 +208,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Setup(order) => setup::setup(&order).map_err(|e| complain(&e, REFUSED)),
         Command::Adopt { config, yes } => load(&config)
             .and_then(|c| crate::adopt::adopt(&c, yes).map_err(|e| complain(&e, code_of(&e)))),
+        Command::DiskKey(asked) => load(asked.config())
+            .and_then(|c| disk_key::disk_key(&asked, &c).map_err(|e| complain(&e, REFUSED))),
         Command::SupportBundle(wanted) => {
             bundle::bundle(&wanted).map_err(|e| complain(&e, CANNOT_CREATE))
         }

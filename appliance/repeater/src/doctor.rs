@@ -152,6 +152,7 @@ fn examine(config: &Config, page: SocketAddr) -> Vec<Finding> {
         });
     }
     found.push(disk(config));
+    found.extend(disk_key(&said_of_disk_key()));
     found.push(clock(config, &seams));
     found.extend(
         config
@@ -231,6 +232,26 @@ fn judge_disk(at: &str, all: u64, free: u64, read_only: bool) -> Finding {
             "see what waits and whether an archive answers",
         ),
         _ => Finding::good("disk", what),
+    }
+}
+
+/// What the image says of its disk's second key (`os-image`, script `disk-key`); nothing on other machines.
+fn said_of_disk_key() -> String {
+    std::fs::read_to_string("/run/repeater-disk-key").unwrap_or_default()
+}
+
+fn disk_key(said: &str) -> Option<Finding> {
+    let (about, said) = ("disk", said.trim());
+    let what = format!("its second key, for the day on which the board dies: {said}");
+    let holders = said.strip_prefix("sealed for ");
+    match holders.filter(|h| !h.contains("any more")) {
+        Some(_) => Some(Finding::good(about, what)),
+        None if said.is_empty() => None,
+        None => Some(Finding::notice(
+            about,
+            what,
+            "have the agency name an escrow key in its key list (agency key-list --add-escrow); where it does, restart the machine, and send a support bundle if it stays",
+        )),
     }
 }
 
@@ -388,6 +409,16 @@ mod tests {
             [State::Good, State::Bad]
         );
         assert_eq!(judge_disk("/", 0, 0, false).state, State::Bad);
+    }
+
+    #[test]
+    fn a_disk_that_nobody_could_open_is_told() {
+        let state = |said| disk_key(said).map(|f| f.state);
+        assert_eq!(state(""), None);
+        assert_eq!(state("sealed for 00ff\n"), Some(State::Good));
+        assert_eq!(state("none\n"), Some(State::Notice));
+        let gone = "sealed for 00ff, which the agency's key list does not name any more";
+        assert_eq!(state(gone), Some(State::Notice));
     }
 
     #[test]

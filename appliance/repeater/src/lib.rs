@@ -36,6 +36,7 @@ pub mod trusted_time;
 mod adopt;
 mod bundle;
 mod cli;
+mod disk_key;
 mod doctor;
 mod gate;
 mod helper;

@@ -57,6 +57,10 @@ pub(crate) struct Order {
     /// Give up the identity that this box has, with its private key. The spool stays.
     #[arg(long)]
     replace: bool,
+    /// Make a new private key, where this machine does not open the one that is there: its disk came from another board, or
+    /// its TPM has changed. Identity and spool stay; the agency has to sign the new request.
+    #[arg(long)]
+    new_key: bool,
     /// Keep the private key in a file of mode 0600: for machines without systemd.
     #[arg(long)]
     plain_key: bool,
@@ -87,6 +91,9 @@ pub(crate) fn setup(order: &Order) -> anyhow::Result<ExitCode> {
     } else {
         Keep::Sealed
     };
+    if order.new_key {
+        new_key(order, &place, keep, &clock)?;
+    }
     let wanted = match (&order.file, &order.by_hand.papers) {
         (Some(file), _) => Some(from_file(order, &place, file)?),
         (None, Some(papers)) => Some(from_words(order, &place, papers, &clock)?),
@@ -97,6 +104,7 @@ pub(crate) fn setup(order: &Order) -> anyhow::Result<ExitCode> {
             apply(order, &place, keep, wanted, &clock)?;
             wanted.identity.clone()
         }
+        None if order.new_key && order.certificate.is_none() => return Ok(ExitCode::SUCCESS),
         None => {
             ensure!(
                 order.certificate.is_some() && !order.replace,
@@ -225,6 +233,35 @@ fn apply(
         place.set_state(&done)?;
     }
     println!("set up as {}", wanted.identity);
+    Ok(())
+}
+
+/// In place of a key that only another machine opens, a new one. The certificate goes first: from there on the daemon does not
+/// start until the agency has signed the new request. Killed anywhere it is run again, and goes on.
+fn new_key(order: &Order, place: &Place, keep: Keep, clock: &Clock) -> anyhow::Result<()> {
+    let Some(state) = place.state()? else {
+        println!("this box was not set up: it has no key");
+        return Ok(());
+    };
+    let identity = state.identity.parse()?;
+    // A TPM that answers badly once is no other board's.
+    let opened = place
+        .own_key(keep, clock)
+        .or_else(|_| place.own_key(keep, clock));
+    let key = match opened {
+        Ok(key) => key,
+        Err(e) => {
+            println!("{e:#}");
+            place.set_key_aside()?;
+            place.own_key(keep, clock)?
+        }
+    };
+    if !place.own("chain.pem").exists() {
+        ask(order, place, &key, &identity)?;
+        println!(
+            "{identity} has a new key; the agency signs its request, and revokes the certificate of before"
+        );
+    }
     Ok(())
 }
 

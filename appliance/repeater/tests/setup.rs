@@ -93,6 +93,13 @@ impl Scene {
         let chain = agency.sign_request(&request, Role::Repeater).unwrap();
         std::fs::write(self.stick("seoul-017-1.certificate.pem"), chain).unwrap();
     }
+    /// Sets it up by the stick, and has its request signed.
+    fn in_service(&self) {
+        let known = self.fingerprint(&self.ours);
+        good(&self.by_stick(&["--agency", &known]));
+        self.sign(&self.ours);
+        good(&self.by_stick(&[]));
+    }
     fn everything(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut all = vec![];
         let mut folders = vec![self.folder.path().join("root")];
@@ -270,11 +277,8 @@ fn a_forged_file_a_strangers_and_a_strange_certificate_change_nothing() {
 #[test]
 fn a_box_keeps_its_identity_unless_told_to_replace_it() {
     let scene = Scene::new();
-    let ours = scene.fingerprint(&scene.ours);
     scene.enrol(&scene.ours, PLAN);
-    good(&scene.by_stick(&["--agency", &ours]));
-    scene.sign(&scene.ours);
-    good(&scene.by_stick(&[]));
+    scene.in_service();
     let before = scene.everything();
     scene.enrol(&scene.ours, &PLAN.replace("seoul-017", "busan-002"));
     let said = refused(&scene.by_stick(&[]));
@@ -306,9 +310,7 @@ fn killed_anywhere_it_is_run_again_and_ends_the_same() {
     let scene = Scene::new();
     let ours = scene.fingerprint(&scene.ours);
     scene.enrol(&scene.ours, PLAN);
-    good(&scene.by_stick(&["--agency", &ours]));
-    scene.sign(&scene.ours);
-    good(&scene.by_stick(&[]));
+    scene.in_service();
     let whole = scene.everything();
     let certificate = read(&scene.stick("seoul-017-1.certificate.pem"));
     let written = [
@@ -469,5 +471,30 @@ fn the_key_is_sealed_by_the_service_manager_and_not_made_where_it_cannot_be() {
     assert_eq!(scene.everything().len(), before.len() + 1);
     // One that another machine sealed.
     std::fs::write(&sealed, "nonsense").unwrap();
-    assert!(refused(&setup(path)).contains("--replace"));
+    assert!(refused(&setup(path)).contains("--new-key"));
+}
+
+#[test]
+fn a_disk_from_another_board_gets_a_new_key_and_keeps_who_it_is() {
+    let scene = Scene::new();
+    // A box that nobody set up has no key to make anew.
+    good(&scene.setup(&["--new-key"]));
+    scene.enrol(&scene.ours, PLAN);
+    scene.in_service();
+    // A key that this machine opens stays, and so does all else.
+    let before = scene.everything();
+    good(&scene.setup(&["--new-key"]));
+    assert_eq!(scene.everything(), before);
+
+    let (key, request) = (scene.own("key.pem"), read(&scene.own("request.pem")));
+    std::fs::write(&key, "of another board").unwrap();
+    good(&scene.setup(&["--new-key"]));
+    assert!(!scene.own("chain.pem").exists() && read(&key).contains("PRIVATE KEY"));
+    let asked = read(&scene.own("request.pem"));
+    assert_ne!(asked, request);
+    // The certificate of before, which still lies on the stick, is not this key's.
+    assert!(refused(&scene.by_stick(&[])).contains("certificate.pem"));
+    assert_eq!(read(&scene.stick("seoul-017-1.request.pem")), asked);
+    scene.sign(&scene.ours);
+    good(&scene.by_stick(&[]));
 }

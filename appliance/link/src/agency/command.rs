@@ -8,8 +8,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use protocol::identity::{Identity, Role};
 use protocol::ids::{Digest, KeyId, SiteId, StoreEpoch};
 use protocol::keylist::{RecipientRole, State};
+use protocol::suite::AgreementKey;
 
-use super::files::{read_text, write_public, write_secret};
+use super::files::{read_text, write_public, write_secret, write_secret_bytes};
 use super::key_list::{Change, change};
 use super::request::OwnKey;
 use super::show::show;
@@ -79,6 +80,18 @@ enum Command {
         plan: PathBuf,
         /// Where the file goes.
         #[arg(long, default_value = "enrolment.repeater")]
+        out: PathBuf,
+    },
+    /// Open the key of a station's disk, whose board is dead or does not open it any more. Put the file on the stick from
+    /// which the sealed one came, and the stick into the box.
+    DiskKey {
+        /// What came out of the box: disk-key.sealed.
+        sealed: PathBuf,
+        /// The private key of an escrow holder (PEM, mode 0600).
+        #[arg(long)]
+        key: PathBuf,
+        /// Where the disk's key goes; it opens all that is on that disk.
+        #[arg(long, default_value = "disk-key.plain")]
         out: PathBuf,
     },
     /// Revoke a certificate and write its issuer's revocation list anew: with the CA's key, or for a CA the root's.
@@ -219,6 +232,7 @@ fn run(command: Command) -> Result<String, AgencyError> {
             Ok(format!("chain in {}\n", out.display()))
         }
         Command::Enrol { dir, plan, out } => enrol(&open(&dir), &plan, &out),
+        Command::DiskKey { sealed, key, out } => disk_key(&sealed, &key, &out),
         Command::Revoke { dir, chain, ca } => {
             let done = revoke(&open(&dir), chain.as_deref(), ca)?;
             let crl = dir.join("crl.pem");
@@ -251,6 +265,18 @@ fn enrol(agency: &Agency, plan: &Path, out: &Path) -> Result<String, AgencyError
     Ok(format!(
         "enrolment of {who} in {out}; the agency's fingerprint: {known}\n"
     ))
+}
+
+fn disk_key(sealed: &Path, key: &Path, out: &Path) -> Result<String, AgencyError> {
+    let holder = AgreementKey::from_pkcs8(load_key(key)?.secret_der())
+        .map_err(|e| AgencyError::content(key, e.to_string()))?;
+    let opened = crate::disk_key::open(&read_text(sealed)?, &holder);
+    let (disk, plain) = opened.map_err(|source| AgencyError::DiskKey {
+        path: sealed.to_owned(),
+        source,
+    })?;
+    write_secret_bytes(out, &plain)?;
+    Ok(format!("the key of disk {disk} in {}\n", out.display()))
 }
 
 fn revoke(agency: &Agency, chain: Option<&Path>, ca: bool) -> Result<String, AgencyError> {

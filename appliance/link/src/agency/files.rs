@@ -46,6 +46,14 @@ pub fn read(path: &Path) -> Result<Vec<u8>, AgencyError> {
 /// # Errors
 /// [`AgencyError::File`].
 pub fn write_secret(path: &Path, key: &KeyPair) -> Result<(), AgencyError> {
+    write_secret_bytes(path, key.serialize_pem().as_bytes())
+}
+
+/// The same for a secret of another kind.
+///
+/// # Errors
+/// [`AgencyError::File`].
+pub fn write_secret_bytes(path: &Path, secret: &[u8]) -> Result<(), AgencyError> {
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)
@@ -53,7 +61,7 @@ pub fn write_secret(path: &Path, key: &KeyPair) -> Result<(), AgencyError> {
         .mode(0o600)
         .open(path)
         .map_err(failed(path))?;
-    file.write_all(key.serialize_pem().as_bytes())
+    file.write_all(secret)
         .and_then(|()| file.sync_all())
         .map_err(failed(path))
 }

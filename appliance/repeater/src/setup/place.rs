@@ -148,6 +148,22 @@ impl Place {
         Ok(())
     }
 
+    /// Sets a key aside that this machine does not open (`.before`), its certificate first.
+    pub(super) fn set_key_aside(&self) -> anyhow::Result<()> {
+        let [chain, request, plain] = ["chain.pem", "request.pem", CREDENTIAL].map(|n| self.own(n));
+        for path in [chain, request, plain, self.sealed()] {
+            let mut before = path.clone().into_os_string();
+            before.push(".before");
+            match std::fs::rename(&path, &before) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("cannot set {} aside", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The box's own key: the one that is there, else a new one, which then is there.
     pub(super) fn own_key(&self, keep: Keep, clock: &Clock) -> anyhow::Result<OwnKey> {
         let path = match keep {
@@ -162,7 +178,7 @@ impl Place {
                 let key = opened.and_then(|pem| OwnKey::from_pem(&pem).map_err(|e| e.to_string()));
                 key.map_err(|e| {
                     anyhow::anyhow!(
-                        "{}: this machine does not open it: {e}; it is of another one, or its TPM has changed: --replace makes a new key",
+                        "{}: this machine does not open it: {e}; it is of another one, or its TPM has changed: --new-key makes another",
                         path.display()
                     )
                 })
