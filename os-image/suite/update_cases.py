@@ -8,13 +8,14 @@ is left one try of the three. The good one restarts the station in the middle of
 import random
 import shutil
 
-from air_cases import AIR, CAMERA, RADIO, counted, held_by_camera, offloaded, page, record
+from air_cases import AIR, CAMERA, RADIO, all_is_held, counted, held_by_camera, offloaded, page, record
 from cut_cases import recorded_drive
 from guest import Failed, until
 from pulled import Pulled, choice
 from workshop import GATE, HUNG, SERVER, workshop
 
-DAMAGED, ILL, GOOD = "90.0.0", "91.0.0", "92.0.0"
+DAMAGED, ILL, NEXT, GOOD, LAST = "90.0.0", "91.0.0", "91.1.0", "92.0.0", "93.0.0"
+FORMAT = "/var/lib/private/repeater/spool/FORMAT"
 STAY = "for unit in repeater-update.service repeater-update-stick@.service; do d=/run/systemd/system/$unit.d; mkdir -p $d; done; " \
        "printf '[Service]\\nExecStart=\\nExecStart=/usr/lib/repeater/update --stay ${UPDATE_URL}\\n' >/run/systemd/system/repeater-update.service.d/stay.conf; " \
        "printf '[Service]\\nExecStart=\\nExecStart=/usr/lib/repeater/update --stay --stick /dev/%%I\\n' " \
@@ -157,10 +158,48 @@ def a_daemon_that_is_not_well_leads_back(scene):
     guest.monitor("device_del stick")
 
 
+def one_with_a_newer_format_is_gone_back_from_with_its_footage(scene):
+    """The next release's daemon takes footage while it is on trial, in the format that the version before reads; forced back,
+    that one goes on with it."""
+    shop, guest = workshop(scene), scene.guest
+    shop.bundle("next", shop.image(NEXT, daemon=shop.next_daemon))
+    guest.run(STAY)
+    well, told = offer(scene, "next")
+    if not well:
+        raise Failed(told)
+    one_try(guest, NEXT)
+    restart(guest)
+    guest.wait_agent(200)
+    scene.ready()
+    # Else it would be blessed as soon as there is a radio.
+    guest.run("systemctl mask --runtime --now repeater-gate")
+    scene.station.close_archive()
+    guest.run(f"{AIR} radios 2")
+    guest.run(f"{AIR} camera {CAMERA} {RADIO}")
+    recording = record(guest, "last")
+    until("all of it is Held", 120, lambda: all_is_held(guest))
+    if running(guest) != NEXT or guest.run(f"cat {FORMAT}") != "bwc-spool 1\n":
+        raise Failed(f"{running(guest)}: {guest.run(f'cat {FORMAT}')}")
+    guest.run("sync")
+    restart(guest)
+    guest.wait_agent(200)
+    if running(guest) != shop.version or f"repeater_{NEXT}+0-1.efi" not in slots(guest):
+        raise Failed(f"{running(guest)}: {slots(guest)}")
+    scene.ready()
+    scene.station.open_archive()
+    guest.run(f"{AIR} radios 2")
+    guest.run(f"{AIR} camera {CAMERA} {RADIO}")
+    offloaded(scene, recording, "last", 180)
+    # The cases that follow begin without a radio.
+    restart(guest)
+    guest.wait_agent(200)
+    scene.ready()
+
+
 def a_newer_format_stops_the_daemon_and_is_not_touched(scene):
     """What a version that was gone back from could leave, had it not kept to the rule: the daemon names it, and stops."""
     guest = scene.guest
-    at = "/var/lib/private/repeater/spool"
+    at = FORMAT.removesuffix("/FORMAT")
     guest.run(f"systemctl stop repeaterd; cp {at}/FORMAT /run/format; echo 'bwc-spool 2' >{at}/FORMAT; sync")
     before = guest.run(f"cd {at} && find . -type f -exec sha256sum {{}} + | sort")
     guest.ask("timeout 20 systemctl start repeaterd", 60)
@@ -263,7 +302,27 @@ def a_pulled_plug_is_survived(scene):
     return f"{first} came up{', torn' if scene.torn else ''}, {running(guest)} runs"
 
 
+def a_newer_format_is_written_once_it_is_blessed(scene):
+    """Not in the boot that began on trial, but from the next start on."""
+    shop, guest = workshop(scene), scene.guest
+    shop.bundle("last", shop.image(LAST, daemon=shop.next_daemon))
+    guest.run(shop.ask_at("last") + "systemctl start --no-block repeater-update")
+    guest.wait_agent(400)
+    scene.ready()
+    guest.run(f"{AIR} radios 1")
+    until("it is blessed", 200, lambda: f"repeater_{LAST}.efi" in slots(guest))
+    trial = guest.run(f"cat {FORMAT}").strip()
+    restart(guest)
+    guest.wait_agent(200)
+    scene.ready()
+    after = guest.run(f"cat {FORMAT}").strip()
+    if (trial, after, running(guest)) != ("bwc-spool 1", "bwc-spool 2", LAST):
+        raise Failed(f"{running(guest)}: {trial} on trial, {after} after")
+    return f"{trial} on trial, {after} after"
+
+
 CASES = [bundles_that_nobody_signed_are_refused, a_version_below_the_security_version_is_refused, a_damaged_root_leads_back,
-         a_daemon_that_is_not_well_leads_back, a_newer_format_stops_the_daemon_and_is_not_touched,
+         a_daemon_that_is_not_well_leads_back, one_with_a_newer_format_is_gone_back_from_with_its_footage,
+         a_newer_format_stops_the_daemon_and_is_not_touched,
          a_good_one_is_blessed_and_keeps_its_footage, what_was_blessed_is_the_new_bottom, every_pulled_plug_leaves_something_to_boot,
-         a_pulled_plug_is_survived]
+         a_pulled_plug_is_survived, a_newer_format_is_written_once_it_is_blessed]

@@ -22,7 +22,7 @@ SERVER = "10.0.2.2"
 # A gate that does not take two minutes.
 GATE = {"systemd.unit-dropin.repeater-gate.service~suite": b"[Service]\nEnvironment=STABLE_SECONDS=5 WITHIN_SECONDS=400\n"}
 # A daemon that never says that it is ready.
-HUNG = "#!/bin/sh\nexec sleep 1000000\n"
+HUNG = b"#!/bin/sh\nexec sleep 1000000\n"
 
 
 class Workshop:
@@ -57,12 +57,20 @@ class Workshop:
         if daemon:
             programs = self.folder / f"programs-{version}"
             programs.mkdir()
-            (programs / "repeaterd").write_text(daemon)
+            (programs / "repeaterd").write_bytes(daemon)
             (programs / "repeaterd").chmod(0o755)
         more = ["--security-version", security] if security else []
         self.tool("build", "--out", made, "--keys", self.keys, "--programs", programs, "--version", version or self.version,
                   "--level", "1", *more)
         return made
+
+    @property
+    def next_daemon(self):
+        """A daemon whose format of the spool is the next one."""
+        at = self.scene.programs / "repeaterd-next"
+        if not at.exists():
+            raise Failed(f"{at} is not there; os-image/suite/next-release {self.scene.programs} makes it")
+        return at.read_bytes()
 
     def bundle(self, name, image, kernel="test"):
         """A bundle of an image, as the server has it under a name."""

@@ -130,6 +130,21 @@ pub fn credentials_folder() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
+/// Whether this machine may still go back to the release before: the program's unit names a mark (`REPEATER_TRIAL_MARK`) that is
+/// there in a boot that began on trial, to its end. Where no unit names one, nobody goes back by himself.
+#[must_use]
+pub fn on_trial() -> bool {
+    std::env::var_os("REPEATER_TRIAL_MARK").is_some_and(|mark| may_be_on_trial(Path::new(&mark)))
+}
+
+/// A mark that is not there says something only where its folder can be read, and has others.
+fn may_be_on_trial(mark: &Path) -> bool {
+    let others = mark
+        .parent()
+        .and_then(|folder| std::fs::read_dir(folder).ok());
+    mark.try_exists().unwrap_or(true) || others.is_none_or(|mut others| others.next().is_none())
+}
+
 /// A path as a configuration gives it: below `$CREDENTIALS_DIRECTORY` where it begins with that, else below `folder`, the
 /// configuration's own. Where there is no manager, the words stay, and who opens the file is told that there is none.
 #[must_use]
@@ -160,6 +175,21 @@ mod tests {
         let mut buffer = [0; 256];
         let length = socket.recv(&mut buffer).unwrap();
         String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    #[test]
+    fn a_boot_counts_as_on_trial_where_that_cannot_be_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mark, other) = (folder.path().join("mark"), folder.path().join("other"));
+        assert!(
+            may_be_on_trial(&mark),
+            "its folder is empty: nothing is mounted"
+        );
+        assert!(may_be_on_trial(&mark.join("mark")), "there is no folder");
+        std::fs::write(other, "").unwrap();
+        assert!(!may_be_on_trial(&mark));
+        std::fs::write(&mark, "").unwrap();
+        assert!(may_be_on_trial(&mark));
     }
 
     #[test]

@@ -22,8 +22,14 @@ use crate::error::{AtPath, SpoolError, is_unreadable};
 use crate::faults::{Fault, Faults};
 use crate::limits;
 
-/// The version of everything on disk that this release writes, and the newest that it reads.
+/// The version of everything on disk that this release writes once its image is blessed, and the newest that it reads. The image's
+/// suite tries the rule with a release of which this number is the next one (`os-image/suite/next-release`).
 pub(crate) const FORMAT: u32 = 1;
+/// What it writes into a new spool before: the format of the release before, which the station may go back to.
+pub(crate) const PREVIOUS: u32 = previous(FORMAT);
+/// The oldest that it reads. A station may take two releases in a row, or miss one: the format that it has is then older than
+/// the previous one.
+const OLDEST: u32 = 1;
 const MARKER: &str = "spool.suspect";
 
 /// The folders below the spool's.
@@ -95,10 +101,21 @@ impl Folder {
         }
         let format = folder.path("FORMAT");
         if !format.exists() {
-            folder.write_durably("FORMAT", format!("bwc-spool {FORMAT}\n").as_bytes())?;
+            folder.write_durably("FORMAT", marked(PREVIOUS).as_bytes())?;
         }
         folder.sync_directories()?;
         Ok(folder)
+    }
+
+    /// Takes the spool from an older format to this release's, once; the number it had. From here on a release of before
+    /// leaves it alone, so that it is for who knows that this one stays.
+    pub(crate) fn raise_format(&mut self) -> Result<Option<u32>, SpoolError> {
+        let found = check_format(&self.root)?.unwrap_or(PREVIOUS);
+        if found == FORMAT {
+            return Ok(None);
+        }
+        self.write_durably("FORMAT", marked(FORMAT).as_bytes())?;
+        Ok(Some(found))
     }
 
     /// Locks a folder that is there, and makes nothing.
@@ -425,10 +442,19 @@ fn read_aligned(mut file: File, mut take: impl FnMut(&[u8]) -> io::Result<()>) -
     }
 }
 
-fn check_format(root: &Path) -> Result<(), SpoolError> {
+const fn previous(format: u32) -> u32 {
+    if format > 1 { format - 1 } else { format }
+}
+
+fn marked(format: u32) -> String {
+    format!("bwc-spool {format}\n")
+}
+
+/// The spool's format, if it says one.
+fn check_format(root: &Path) -> Result<Option<u32>, SpoolError> {
     let path = root.join("FORMAT");
     let text = match fs::read_to_string(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.at(&path)?,
     };
     match text
@@ -436,7 +462,7 @@ fn check_format(root: &Path) -> Result<(), SpoolError> {
         .strip_prefix("bwc-spool ")
         .and_then(|n| n.parse::<u32>().ok())
     {
-        Some(n) if n <= FORMAT => Ok(()),
+        Some(n) if (OLDEST..=FORMAT).contains(&n) => Ok(Some(n)),
         _ => Err(SpoolError::NewerFormat {
             path,
             found: text.trim().chars().take(80).collect(),

@@ -178,6 +178,7 @@ impl Spool {
             suspect_dir: self.folder.suspect_dir().to_owned(),
             fresh,
             ledger_bytes: self.ledger_bytes,
+            raise_format: false,
             faults: self.folder.faults.clone(),
         });
         let (trust, keys) = (self.trust.clone(), self.books.keys.clone());

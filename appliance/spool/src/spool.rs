@@ -42,6 +42,9 @@ pub struct Options {
     pub fresh: [u8; 16],
     /// A ledger that is no larger is not written anew; 0: it is all the time.
     pub ledger_bytes: u64,
+    /// Whether the spool may become of this release's format. Not while its image is on trial: the release before, to which
+    /// the station then goes back, leaves a newer format alone.
+    pub raise_format: bool,
     /// Seeded faults; programs pass [`Faults::none`].
     pub faults: Faults,
 }
@@ -68,6 +71,7 @@ impl Options {
             suspect_dir,
             fresh,
             ledger_bytes: limits::LEDGER_BYTES,
+            raise_format: false,
             faults: Faults::none(),
         }
     }

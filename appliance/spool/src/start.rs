@@ -1,6 +1,7 @@
 //! Start-up: opens the folder, finds what the last process left, and mends it. In order:
 //!
-//! 1. the folder is locked and its format checked; a newer one is left alone; the file system is synced, since what a
+//! 1. the folder is locked and its format checked; a newer one is left alone, an older one is kept while the machine may
+//!    still go back to the release before, and else becomes this release's; the file system is synced, since what a
 //!    killed process wrote may be in the page cache only and must not be built on;
 //! 2. if the boot is marked suspect (a sync failed), everything is read again from the disk: see `rebuild`;
 //! 3. the stored key list counts, and a newer configured one from the end of the start on;
@@ -39,7 +40,7 @@ use crate::books::Books;
 use crate::commit::keep_ballast;
 use crate::countersigned::Countersigned;
 use crate::error::{AtPath, SpoolError};
-use crate::folder::{Folder, Place};
+use crate::folder::{FORMAT, Folder, Place};
 use crate::hashing::HashThread;
 use crate::ledger::{Ledger, renew};
 use crate::load::Loaded;
@@ -159,6 +160,11 @@ impl Start {
         mut rebuild: Option<String>,
     ) -> Result<Start, SpoolError> {
         let mut folder = Folder::open(&options.dir, &options.suspect_dir, options.faults)?;
+        if options.raise_format
+            && let Some(before) = folder.raise_format()?
+        {
+            tracing::info!("the spool is of format {FORMAT} from here on, and was of {before}");
+        }
         folder.faults.done("start-up 1");
         renew::remove(&folder)?;
         let report = StartReport {

@@ -143,6 +143,7 @@ pub(crate) fn spool_options(config: &Config, seams: &Seams) -> anyhow::Result<sp
         suspect_dir: config.suspect_dir.clone(),
         fresh: seams.random.bytes(),
         ledger_bytes: spool::limits::LEDGER_BYTES,
+        raise_format: false,
         faults: Faults::none(),
     })
 }
@@ -160,7 +161,8 @@ pub(super) fn open_spool(parts: &Parts, keys: KeyList) -> anyhow::Result<Opened>
         .with_context(|| format!("cannot make the spool's folder {}", dir.display()))?;
     let own = keyring.current().own.identity.to_string();
     owner::check(dir, &own)?;
-    let options = spool_options(config, seams)?;
+    let mut options = spool_options(config, seams)?;
+    options.raise_format = !link::service::on_trial();
     let trust = keyring.current().trust.clone();
     let opened = Spool::open_or_rebuild(options, trust, keys, seams.clock.now())
         .with_context(|| format!("cannot open the spool {}", dir.display()))?;

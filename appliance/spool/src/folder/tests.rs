@@ -21,9 +21,26 @@ fn one_process_has_it() {
 fn a_newer_format_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     drop(folder(dir.path()));
-    fs::write(dir.path().join("spool/FORMAT"), "bwc-spool 2\n").unwrap();
+    fs::write(dir.path().join("spool/FORMAT"), marked(FORMAT + 1)).unwrap();
     let refused = Folder::open(&dir.path().join("spool"), dir.path(), Faults::none());
     assert!(matches!(refused, Err(SpoolError::NewerFormat { .. })));
+}
+
+#[test]
+fn a_new_spool_is_of_the_previous_format_until_it_is_raised() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut folder, path) = (folder(dir.path()), dir.path().join("spool/FORMAT"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), marked(PREVIOUS));
+    let raised = (FORMAT > PREVIOUS).then_some(PREVIOUS);
+    assert_eq!(folder.raise_format().unwrap(), raised);
+    assert_eq!(fs::read_to_string(&path).unwrap(), marked(FORMAT));
+    assert_eq!(folder.raise_format().unwrap(), None);
+    assert_eq!((previous(1), previous(2), previous(3)), (1, 1, 2));
+    // What it was before is nothing that it could go back to.
+    for older in ["bwc-spool 0", "bwc-spool", "1", ""] {
+        fs::write(&path, older).unwrap();
+        assert!(folder.raise_format().is_err(), "{older}");
+    }
 }
 
 #[test]
