@@ -119,15 +119,28 @@ class Record:
         loose = list(range(last + 1, moment))
         kept = set(chance.sample(loose, chance.randint(0, len(loose))))
         order = list(range(last + 1)) + chance.sample(sorted(kept), len(kept))
-        with open(self.path, "rb") as record, open(to, "r+b") as disk:
-            for index in order:
-                first, count, flags, at = self.entries[index]
-                if flags & DISCARD or count == 0:
-                    continue
-                record.seek(at)
-                data = record.read(count * SECTOR)
-                if index > last and not flags & FUA and chance.random() < 0.3:
-                    data = data[: SECTOR * chance.randint(0, count)]
-                disk.seek(first * SECTOR)
-                disk.write(data)
+        def torn(index, count):
+            loose = index > last and not self.entries[index][2] & FUA
+            return chance.randint(0, count) if loose and chance.random() < 0.3 else count
+        self._write(to, order, torn)
         return len(loose), len(kept)
+
+    def torn_at(self, base, to, moment, sectors):
+        """The disk with all that was written before entry `moment`, and of that entry so many sectors."""
+        sparse_copy(base, to)
+        self._write(to, range(moment + 1), lambda index, count: sectors if index == moment else count)
+
+    def data(self, index, sectors):
+        """The first sectors of what an entry wrote."""
+        with open(self.path, "rb") as record:
+            record.seek(self.entries[index][3])
+            return record.read(sectors * SECTOR)
+
+    def _write(self, to, order, sectors):
+        """Writes entries to a disk in this order, of each as many sectors as are asked for."""
+        with open(to, "r+b") as disk:
+            for index in order:
+                first, count, flags, _ = self.entries[index]
+                if not flags & DISCARD and count:
+                    disk.seek(first * SECTOR)
+                    disk.write(self.data(index, sectors(index, count)))

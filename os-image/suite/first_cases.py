@@ -29,10 +29,12 @@ def the_first_boot_is_recorded(scene):
     is_finished(guest)
     guest.run("sync")
     guest.cut()
-    entries = Record(scene.first_log).entries
+    record = Record(scene.first_log)
+    entries = record.entries
     start, size = next((at // SECTOR, length // SECTOR) for name, at, length in partitions(scene.work / "cut.img") if name == "repeater-data")
     data = [index for index, (at, count, flags, _) in enumerate(entries) if count and not flags & DISCARD and start <= at < start + size]
     headers = [index for index in data if entries[index][0] < start + HEADERS]
+    scene.first_header = next(i for i in headers if entries[i][0] == start and record.data(i, 1).startswith(b"LUKS"))
     # The label is the last that is written to the headers: to one, and then to the other.
     last = headers[-1]
     before = max(index for index in headers if entries[index][0] == entries[last][0] and index < last)
@@ -66,6 +68,15 @@ def cut_in(number):
     return case
 
 
+def a_header_of_one_sector_is_made_anew(scene):
+    """The very first write of a header, torn behind its first sector: it says that it was never finished, and no sum fits."""
+    Record(scene.first_log).torn_at(scene.first_base, scene.work / "cut-now.img", scene.first_header, 1)
+    guest = scene.boot(scene.work / "cut-now.img", "cut-now")
+    took = guest.wait_agent(150)
+    is_finished(guest)
+    return f"write {scene.first_header}: {took:.0f} s"
+
+
 def what_is_finished_is_never_made_anew(scene):
     """The station of the case before, switched off and on."""
     scene.again()
@@ -82,5 +93,5 @@ def a_disk_that_cannot_be_read_is_not_made_anew(scene):
         raise Failed(told)
 
 
-CASES = [the_first_boot_is_recorded, *(cut_in(number) for number in range(len(PARTS))), what_is_finished_is_never_made_anew,
+CASES = [the_first_boot_is_recorded, a_header_of_one_sector_is_made_anew, *(cut_in(number) for number in range(len(PARTS))), what_is_finished_is_never_made_anew,
          a_disk_that_cannot_be_read_is_not_made_anew]
