@@ -6,12 +6,14 @@ while the archive is away; then the first board is never seen again.
 """
 
 import json
+import random
 import re
 
 from air_cases import CAMERA, all_is_held, page, record
-from cut_cases import begin
-from disk import sparse_copy
+from cut_cases import begin, empty_record, recorded_drive
+from disk import DISCARD, SECTOR, Record, offset, sparse_copy
 from enrol_cases import DOCTOR, FILE, LOOK, enrolment, in_boot_partition
+from first_cases import HEADERS
 from guest import Failed, in_tree, until
 from scene import FOOTAGE
 from station import ARCHIVE, SITE, STATION
@@ -29,17 +31,18 @@ country = "KR"
 REQUEST, CERTIFICATE = f"{STATION}-1.request.pem", f"{STATION}-1.certificate.pem"
 SEALED, PLAIN = "disk-key.sealed", "disk-key.plain"
 DATA = "/dev/disk/by-partlabel/repeater-data"
+SEGMENTS = "/var/lib/private/repeater/spool/segments"
+CUTS = 3
 
 
-def boot(scene, tpm, stick=None, **options):
-    """Boots the station's disk on a board with this TPM, and with a stick where there is one."""
+def boot(scene, tpm, stick=None, disk="board", drive=None, **options):
+    """Boots a disk, which is the station's unless said, on a board with this TPM, and with a stick where there is one."""
     scene.tpm = Tpm(scene, tpm)
     more = list(scene.tpm.words)
     if stick:
         more += ["-drive", f"file=/mnt/guest/{stick.name},format=raw,if=none,id=stick", "-device", "qemu-xhci", "-device",
                  "usb-storage,drive=stick"]
-    disk = scene.work / "board.img"
-    return scene.boot(disk, "board", more=more, credentials={"repeater.data-key": None, **options})
+    return scene.boot(scene.work / f"{disk}.img", disk, more=more, drive=drive, credentials={"repeater.data-key": None, **options})
 
 
 def new_stick(scene, plain):
@@ -148,12 +151,44 @@ def another_board_opens_nothing_and_says_who_can(scene):
     return scene.sealed.decode()[:60]
 
 
-def the_escrow_holder_brings_the_station_back(scene):
-    """The key on the stick opens the disk and is deleted; the new board's TPM has it from then on. The station asks for a new
-    certificate, and a new second key takes the place of the one that was used."""
+def opened(scene):
+    """The disk's key, as the escrow holder opens it."""
     holder, plain = scene.station.agency / "recipients/escrow.key", scene.work / "opened.key"
     scene.station.run("agency", "disk-key", scene.work / SEALED, "--key", holder, "--out", plain)
     scene.old_key = plain.read_bytes()
+
+
+def a_plug_pulled_meanwhile_leaves_a_disk_that_opens(scene):
+    """All of it on a third board, recorded: the power goes at moments between the writes to the disk's header, with any part of what
+    was loose; with the same stick the next start opens it, and comes to a second key of its own."""
+    opened(scene)
+    log, base, now = empty_record(scene), scene.work / "board.img", scene.work / "cut-now.img"
+    sparse_copy(base, scene.work / "cut.img")
+    guest = boot(scene, "board-three", new_stick(scene, scene.old_key), disk="cut", drive=recorded_drive())
+    guest.wait_agent(200)
+    second_key_is_there(guest)
+    off(scene)
+    entries = Record(log).entries
+    first = offset(base, "repeater-data") // SECTOR
+    headers = [i for i, (at, count, flags, _) in enumerate(entries) if count and not flags & DISCARD and first <= at < first + HEADERS]
+    chance, told = random.Random(scene.seed), []
+    for moment in sorted(chance.sample(headers, CUTS)):
+        loose, kept = Record(log).after_cut(base, now, moment + chance.randint(0, 1), scene.seed + moment)
+        guest = boot(scene, "board-three", new_stick(scene, scene.old_key), disk="cut-now")
+        took = guest.wait_agent(200)
+        if not guest.run(f"ls {SEGMENTS}").split():
+            raise Failed(f"write {moment}: no footage")
+        second_key_is_there(guest)
+        if opens(guest, scene.old_key):
+            raise Failed(f"write {moment}: the key that was used opens the disk still")
+        told.append(f"write {headers.index(moment)} of {len(headers)}, {kept} of {loose} loose kept: {took:.0f} s")
+        off(scene)
+    return "; ".join(told)
+
+
+def the_escrow_holder_brings_the_station_back(scene):
+    """The key on the stick opens the disk and is deleted; the new board's TPM has it from then on. The station asks for a new
+    certificate, and a new second key takes the place of the one that was used."""
     stick = new_stick(scene, scene.old_key)
     guest = boot(scene, "board-two", stick)
     took = guest.wait_agent(200)
@@ -203,5 +238,6 @@ def the_new_board_opens_it_and_the_old_one_does_not(scene):
         raise Failed(console[-2000:])
 
 
-CASES = [a_station_has_a_second_key, another_board_opens_nothing_and_says_who_can, the_escrow_holder_brings_the_station_back,
-         what_was_held_is_archived, the_new_board_opens_it_and_the_old_one_does_not]
+CASES = [a_station_has_a_second_key, another_board_opens_nothing_and_says_who_can,
+         a_plug_pulled_meanwhile_leaves_a_disk_that_opens, the_escrow_holder_brings_the_station_back, what_was_held_is_archived,
+         the_new_board_opens_it_and_the_old_one_does_not]
