@@ -84,10 +84,10 @@ def slots(guest):
 
 
 def second_key_is_there(guest):
-    """Waits until the header has a sealed key that was not used; its slots then."""
+    """Waits until the header has a sealed key that was not used, and this boot has looked at it; its slots then."""
     until("the disk has a second key", 60, lambda: guest.ask(
         f"cryptsetup token export --token-id 8 {DATA} | grep -q '\"repeater-disk-key\"' && "
-        "systemctl show -p ActiveState --value repeater-disk-key | grep -qx inactive")[0] == 0)
+        "systemctl show -p ActiveState --value repeater-disk-key | grep -qx inactive && grep -q '^sealed for' /run/repeater-disk-key")[0] == 0)
     found = sorted(sum(slots(guest).values(), []))
     if found != ["repeater-disk-key", "systemd-recovery", "systemd-tpm2"]:
         raise Failed(f"the slots are {slots(guest)}")
