@@ -12,19 +12,26 @@ import subprocess
 
 from air_cases import AIR, on_the_air
 from disk import offset, sparse_copy
-from guest import Failed, Guest, in_tree, until
+from guest import Failed, Guest, in_tree, until, with_stick
 from station import ARCHIVE, SITE
 
 STATION = "suite-9"
-PLAN = f"""station = "{STATION}"
+
+
+def plan(station, ssid, country):
+    """What the agency says of a station with this archive."""
+    return f"""station = "{station}"
 number = 1
 [[archive]]
 site = "{SITE}"
 addresses = ["{ARCHIVE}"]
 [wifi]
-ssid = "BWC NORTH"
-country = "DE"
-channel = 44
+ssid = "{ssid}"
+country = "{country}"
+"""
+
+
+PLAN = plan(STATION, "BWC NORTH", "DE") + """channel = 44
 width_mhz = 40
 [[port]]
 name = "dock7"
@@ -38,11 +45,11 @@ DOCTOR = "CREDENTIALS_DIRECTORY=/run/credentials/repeaterd.service repeaterd doc
 LOOK = "systemctl restart repeater-enrol.service; cat /efi/enrolment.answer.txt"
 
 
-def enrolment(scene, agency, name, plan=PLAN):
+def enrolment(scene, agency, name, words=PLAN):
     """An enrolment file of an agency, and that agency's fingerprint."""
-    words, out = scene.work / "plan.toml", scene.work / name
-    words.write_text(plan)
-    told = scene.station.run("agency", "enrol", agency, "--plan", words, "--out", out)
+    file, out = scene.work / "plan.toml", scene.work / name
+    file.write_text(words)
+    told = scene.station.run("agency", "enrol", agency, "--plan", file, "--out", out)
     return out, re.search(r"fingerprint: ([0-9a-f]{64})", told)[1]
 
 
@@ -89,8 +96,7 @@ def its_certificate_on_a_stick_brings_the_box_into_service(scene):
     # The box knows its agency by now: no credential says it.
     scene.rest()
     guest = scene.guest = Guest(scene.trees, scene.work, disk.name, "suite.img")
-    guest.more = [*CARD, "-drive", f"file=/mnt/guest/{stick.name},format=raw,if=none,id=stick", "-device", "qemu-xhci",
-                  "-device", "usb-storage,drive=stick"]
+    guest.more = [*CARD, *with_stick(stick)]
     guest.start()
     guest.wait_agent()
     scene.ready()

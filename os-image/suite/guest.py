@@ -81,6 +81,12 @@ def in_tree(tree, binds, *command):
     return out.decode()
 
 
+def with_stick(stick):
+    """qemu's words for a machine that has a USB stick in it from the start."""
+    return ["-drive", f"file=/mnt/guest/{stick.name},format=raw,if=none,id=stick", "-device", "qemu-xhci", "-device",
+            "usb-storage,drive=stick"]
+
+
 class Guest:
     """One machine: its folder holds its disks, its firmware's variables and what it said."""
 

@@ -34,10 +34,11 @@ class Tpm:
         self.process.wait()
 
 
-def boot(scene, disk, name, tpm):
+def boot(scene, disk, name, tpm, more=(), credentials=None, **options):
     """Boots with a TPM and without a key."""
     scene.tpm = Tpm(scene, tpm)
-    return scene.boot(disk, name, more=scene.tpm.words, credentials={"repeater.data-key": None})
+    return scene.boot(disk, name, more=[*scene.tpm.words, *more], credentials={"repeater.data-key": None, **(credentials or {})},
+                      **options)
 
 
 def off(scene, running=True):

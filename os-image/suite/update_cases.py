@@ -9,7 +9,7 @@ import random
 import shutil
 
 from air_cases import AIR, CAMERA, RADIO, all_is_held, counted, held_by_camera, offloaded, page, record
-from cut_cases import recorded_drive
+from cut_cases import begin, recorded_drive
 from guest import Failed, until
 from pulled import Pulled, choice
 from workshop import GATE, HUNG, SERVER, workshop
@@ -174,8 +174,7 @@ def one_with_a_newer_format_is_gone_back_from_with_its_footage(scene):
     # Else it would be blessed as soon as there is a radio.
     guest.run("systemctl mask --runtime --now repeater-gate")
     scene.station.close_archive()
-    guest.run(f"{AIR} radios 2")
-    guest.run(f"{AIR} camera {CAMERA} {RADIO}")
+    begin(scene)
     recording = record(guest, "last")
     until("all of it is Held", 120, lambda: all_is_held(guest))
     if running(guest) != NEXT or guest.run(f"cat {FORMAT}") != "bwc-spool 1\n":
@@ -185,10 +184,8 @@ def one_with_a_newer_format_is_gone_back_from_with_its_footage(scene):
     guest.wait_agent(200)
     if running(guest) != shop.version or f"repeater_{NEXT}+0-1.efi" not in slots(guest):
         raise Failed(f"{running(guest)}: {slots(guest)}")
-    scene.ready()
     scene.station.open_archive()
-    guest.run(f"{AIR} radios 2")
-    guest.run(f"{AIR} camera {CAMERA} {RADIO}")
+    begin(scene)
     offloaded(scene, recording, "last", 180)
     # The cases that follow begin without a radio.
     restart(guest)
